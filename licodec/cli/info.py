@@ -1,0 +1,33 @@
+"""`licodec info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from licodec.cli.common import read_source
+from licodec.errors import LicodecError
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A .lic file, or - for standard input.")],
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Show what a .lic file holds, after checking its checksums. Decodes nothing."""
+    from licodec.api import info as read_info
+
+    try:
+        facts = read_info(read_source(file))
+    except LicodecError as error:
+        raise type(error)(f"{file}: {error}") from None
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} ({v} bytes)" for k, v in value.items()) or "none"
+        print(f"{key:<{width}}  {value:.4f}" if isinstance(value, float) else f"{key:<{width}}  {value}")

@@ -1,0 +1,159 @@
+"""The ANS coder: groups of integers, each with the table rows that code it, in one stream.
+
+`constriction` does the arithmetic (Rust, bounds-checked). ANS is a stack, so the
+encoder gathers all groups and writes them last first; the decoder then reads
+them first to last, and may compute the rows of a group from those before it.
+Within a group the symbols of each row are coded together, which is several times
+as fast as one by one and costs nothing, since both sides know the rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+
+import constriction
+import numpy as np
+
+from licodec.entropy.tables import TOTAL, Tables, escape_values, nibble_counts, unfold_escapes
+
+NIBBLES = 8  # of an escaped value at most: it fits in 32 bits
+
+
+class StreamError(ValueError):
+    """The bytes are not a stream that the encoder could have written."""
+
+
+def _model(frequencies: np.ndarray):
+
+    return constriction.stream.model.Categorical(frequencies.astype(np.float64) / TOTAL, perfect=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _row_models(tables: Tables) -> list:
+    """One constriction model a row, made when first used (`Tables` hashes by identity)."""
+    return [None] * len(tables)
+
+
+def _row_model(tables: Tables, row: int):
+    models = _row_models(tables)
+    if models[row] is None:
+        models[row] = _model(tables.row(row))
+    return models[row]
+
+
+@functools.cache
+def _uniform(size: int):
+    return _model(np.full(size, TOTAL / size))
+
+
+def _by_row(rows: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """An order that sorts `rows`, and (row, begin, end) of each run in it."""
+    order = np.argsort(rows, kind="stable")
+    present, begins = np.unique(rows[order], return_index=True)
+    ends = np.append(begins, len(rows))[1:]
+    return order, list(zip(present.tolist(), begins.tolist(), ends.tolist(), strict=True))
+
+
+class _Checksum:
+    """CRC-32 of all rows and symbols that passed, in order."""
+
+    def __init__(self) -> None:
+        self.check = 0
+
+    def _note(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+        self.check = zlib.crc32(rows.astype("<u2").tobytes(), self.check)
+        self.check = zlib.crc32(symbols.astype("<i4").tobytes(), self.check)
+
+
+class Encoder(_Checksum):
+    """Gathers groups; `finish` writes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[tuple[np.ndarray, np.ndarray, Tables]] = []
+
+    def push(self, symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> None:
+        """Add a group: integers [n] that fit in 31 bits, and for each its row of `tables`."""
+        symbols, rows = symbols.astype(np.int32).ravel(), rows.astype(np.uint16).ravel()
+        self._note(symbols, rows)
+        self.groups.append((symbols, rows, tables))
+
+    def bits(self) -> float:
+        """Ideal code length of what was pushed, in bits."""
+        return sum(tables.bits(symbols, rows) for symbols, rows, tables in self.groups)
+
+    def finish(self) -> bytes:
+        """The stream of all groups."""
+        coder = constriction.stream.stack.AnsCoder()
+        for symbols, rows, tables in reversed(self.groups):
+            _encode_group(coder, symbols, rows, tables)
+        return coder.get_compressed().astype("<u4").tobytes()
+
+
+def _encode_group(coder, symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> None:
+    order, runs = _by_row(rows)
+    symbols, rows = symbols[order], rows[order]
+    escaped, folded = escape_values(symbols, rows, tables)
+    counts = nibble_counts(folded)
+    for position in reversed(range(int(counts.max(initial=0)))):
+        digits = (folded[counts > position] >> (4 * position)) & 15
+        coder.encode_reverse(digits.astype(np.int32), _uniform(16))
+    if len(counts):
+        coder.encode_reverse(counts, _uniform(NIBBLES + 1))
+    entries = np.where(escaped, tables.lengths[rows] - 1, symbols - tables.minima[rows]).astype(np.int32)
+    for row, begin, end in reversed(runs):
+        coder.encode_reverse(entries[begin:end], _row_model(tables, row))
+
+
+class Decoder(_Checksum):
+    """Reads groups back in the order in which they were pushed."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises StreamError if `data` cannot be a stream."""
+        super().__init__()
+        if len(data) % 4:
+            raise StreamError("its length is not a multiple of 4 bytes")
+        words = np.frombuffer(data, "<u4").astype(np.uint32)
+        try:
+            self.coder = constriction.stream.stack.AnsCoder(words)
+        except ValueError as error:
+            raise StreamError(str(error)) from None
+
+    def pop(self, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        """The next group, int32 [n], given its rows [n] (each in the range of `tables`).
+
+        Wrong rows or damaged bytes give wrong integers, not an error; `finish`
+        and the checksum tell. Raises StreamError where no encoder could be.
+        """
+        rows = rows.astype(np.uint16).ravel()
+        order, runs = _by_row(rows)
+        entries = np.empty(len(rows), np.int32)
+        for row, begin, end in runs:
+            entries[begin:end] = self.coder.decode(_row_model(tables, row), end - begin)
+        ordered = rows[order]
+        values = entries + tables.minima[ordered]
+        escaped = entries == tables.lengths[ordered] - 1
+        if escaped.any():
+            values[escaped] = self._escapes(ordered[escaped], tables)
+        symbols = np.empty_like(values)
+        symbols[order] = values
+        self._note(symbols, rows)
+        return symbols
+
+    def _escapes(self, rows: np.ndarray, tables: Tables) -> np.ndarray:
+        counts = self.coder.decode(_uniform(NIBBLES + 1), len(rows))
+        folded = np.zeros(len(rows), np.int64)
+        for position in range(int(counts.max(initial=0))):
+            longer = counts > position
+            digits = self.coder.decode(_uniform(16), int(longer.sum()))
+            folded[longer] |= digits.astype(np.int64) << (4 * position)
+        values = unfold_escapes(folded, rows, tables)
+        if np.abs(values).max() > 2**31 - 1:
+            raise StreamError("an escaped value is out of range")
+        return values
+
+    def finish(self) -> None:
+        """Raises StreamError unless all bytes have been used up."""
+        if not self.coder.is_empty():
+            raise StreamError("data is left over behind the last symbol")

@@ -1,0 +1,249 @@
+"""What every model has: two transforms, a hyperprior, and coding steps walked one after another.
+
+A model turns a picture x into a latent y = g_a(x) and a hyper latent z = h_a(y).
+z is coded first; a *context* made from z_hat then gives, step by step, the mean
+and the scale with which the next part of y is coded, and is told the part once
+it is known. Channel slices (Minnen & Singh, ICIP 2020) and masked steps
+(checkerboard, quadtree) are both such steps, and one step is a plain hyperprior.
+
+`walk` is the only loop over the steps. Encoder, decoder and the training
+forward differ in the `code` function they hand to it, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from licodec.entropy.tables import SCALES
+
+if TYPE_CHECKING:
+    from licodec.entropy.tables import Tables
+
+SCALE_MIN = 0.11  # lower bound of a Gaussian's scale, as in Balle et al. 2018 and all successors
+LIKELIHOOD_MIN = 1e-9
+
+
+class Context(Protocol):
+    """The state of one walk over the coding steps of a latent."""
+
+    def params(self, step: int) -> tuple[Tensor, Tensor]:
+        """Mean and scale of the part that `step` codes, both shaped as that part."""
+
+    def push(self, step: int, part: Tensor) -> None:
+        """Take the decoded part (symbols + mean) of `step`."""
+
+    def y_hat(self) -> Tensor:
+        """The whole latent [B, M, H/s, W/s], after the last push."""
+
+
+class CompressionModel(nn.Module):
+    """Base of all models.
+
+    Class attributes a model sets:
+        stride: a picture's sides are padded to a multiple of this.
+        padding: "replicate" (right and bottom), or "centred-zeros" as the authors'
+            evaluation scripts do.
+        overlap: pixels around a tile that g_a and g_s see, a multiple of `stride`.
+        tile: default side of the tiles of big pictures, a multiple of `stride`.
+        steps: number of coding steps of y.
+        exact: names of the submodules and parameters whose results the decoder
+            must reproduce; they run in float64 (see `prepare`).
+    `quality` is a tensor [B] in [1, 8] for variable-rate models; others ignore it.
+    """
+
+    name: str
+    stride: int
+    padding: str = "centred-zeros"
+    overlap: int
+    tile: int = 1024
+    latent_stride: int = 16
+    latent_channels: int
+    hyper_channels: int
+    steps: int
+    exact: tuple[str, ...] = ()
+    variable_rate: bool = False
+    storage: torch.dtype = torch.float32  # of the parameters in weights files
+
+    def g_a(self, x: Tensor, quality: Tensor) -> Tensor:
+        """Picture [B, 3, H, W] in [0, 1] -> y [B, M, H/16, W/16]."""
+        raise NotImplementedError
+
+    def g_s(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """y_hat -> picture [B, 3, H, W], not clamped."""
+        raise NotImplementedError
+
+    def h_a(self, y: Tensor, quality: Tensor) -> Tensor:
+        """y -> z [B, C, H/64, W/64]."""
+        raise NotImplementedError
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """The parts of y that the steps code, in order."""
+        raise NotImplementedError
+
+    def context(self, z_hat: Tensor, quality: Tensor) -> Context:
+        """A fresh context from the decoded hyper latent."""
+        raise NotImplementedError
+
+    def z_offset(self, quality: Tensor) -> Tensor:
+        """What is subtracted from z before rounding: [B or 1, C, 1, 1]."""
+        raise NotImplementedError
+
+    def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
+        """Row of the z table that codes each channel of z: int64 [C]."""
+        raise NotImplementedError
+
+    def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
+        """-log2 likelihood of (noisy) z, [B, C, H, W], for training."""
+        raise NotImplementedError
+
+    def thresholds(self) -> np.ndarray:
+        """Float32 [63] to freeze into weights: a scale's row is the number of thresholds below it.
+
+        The published models take the next larger scale of the table.
+        """
+        return SCALES[:-1]
+
+    def z_tables(self) -> dict[str, Tables]:
+        """Tables to freeze into weights beside those of y: {"z": ...}, or none if z uses y's."""
+        return {}
+
+    def init_from_pictures(self, patches: Tensor) -> None:
+        """Start from statistics of training patches [K, 3, 16, 16] in [0, 1], if the model does."""
+
+    def quantise(self, residual: Tensor, scale: Tensor) -> Tensor:
+        """The integers the encoder sends for y - mean. Decoders do not depend on it."""
+        return residual.round()
+
+    def tile_sizes(self, width: int, height: int, tile: int | None) -> tuple[int, int]:
+        """Tile side and overlap to code a picture with; (0, 0) is one tile for all.
+
+        `tile` is what the user asked for, None for the default: tiles once the
+        picture has more pixels than four of them.
+        """
+        if tile is None:
+            tile = self.tile if width * height > 4 * self.tile**2 else 0
+        tile = -(-tile // self.stride) * self.stride
+        return (tile, self.overlap) if 0 < tile < max(width, height) else (0, 0)
+
+    def rate_lambda(self, quality: Tensor) -> Tensor | None:
+        """Weight of the distortion at each quality, [B], of variable-rate models."""
+        return None
+
+    def forward(self, x: Tensor, quality: Tensor) -> Estimate:
+        """The training forward, see `estimate`."""
+        return estimate(self, x, quality)
+
+    def prepare(self) -> CompressionModel:
+        """Make the model ready to code: eval mode, `exact` parts in float64.
+
+        The transforms run in float32. What the decoder must reproduce runs in
+        float64, so that kernels, thread counts and instruction sets, which
+        change the last bits, cannot change an integer in practice.
+        """
+        self.eval().requires_grad_(False)
+        for name in self.exact:
+            part = getattr(self, name)
+            if isinstance(part, nn.Parameter):
+                part.data = part.data.double()
+            else:
+                part.double()
+        return self
+
+
+def walk(
+    model: CompressionModel,
+    z_hat: Tensor,
+    quality: Tensor,
+    code: Callable[[int, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Run all coding steps and return y_hat [B, M, H/16, W/16].
+
+    `code(step, mean, scale)` returns the part, symbols + mean, of the step.
+    """
+    context = model.context(z_hat, quality)
+    for step in range(model.steps):
+        mean, scale = context.params(step)
+        context.push(step, code(step, mean, scale))
+    return context.y_hat()
+
+
+class _LowerBound(torch.autograd.Function):
+    """max(x, bound) whose gradient also passes where it would raise x again."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bound = bound
+        return x.clamp(min=bound)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grad * ((x >= ctx.bound) | (grad < 0)), None
+
+
+def lower_bound(x: Tensor, bound: float) -> Tensor:
+    """max(x, bound), trainable from below (Balle et al. 2018, appendix)."""
+    return _LowerBound.apply(x, bound)
+
+
+def gaussian_bits(value: Tensor, mean: Tensor | float, scale: Tensor) -> Tensor:
+    """-log2 of the mass of N(mean, scale^2) on [value - 0.5, value + 0.5].
+
+    Shapes broadcast; the result is non-negative and at most 29.9 (a floor of
+    1e-9 on the likelihood keeps gradients finite).
+    """
+    scale = lower_bound(scale.float(), SCALE_MIN)
+    distance = (value.float() - mean).abs()
+    upper = torch.erfc((distance - 0.5) / (scale * math.sqrt(2)))
+    lower = torch.erfc((distance + 0.5) / (scale * math.sqrt(2)))
+    return -torch.log2(lower_bound(0.5 * (upper - lower), LIKELIHOOD_MIN))
+
+
+def ste_round(x: Tensor) -> Tensor:
+    """round(x) with the gradient of x."""
+    return x + (x.round() - x).detach()
+
+
+def noisy(x: Tensor) -> Tensor:
+    """x plus uniform noise in [-0.5, 0.5), the differentiable stand-in for rounding."""
+    return x + torch.rand_like(x) - 0.5
+
+
+@dataclass
+class Estimate:
+    """What a training forward gives."""
+
+    x_hat: Tensor  # [B, 3, H, W]
+    bits: Tensor  # [B]: estimated bits of y and z of each picture
+
+
+def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
+    """The training forward: noise for the rate, straight-through rounding for the picture.
+
+    In eval mode rounded values take the place of the noisy ones, so the bits
+    are those of the integers that would be coded.
+    """
+    soft = noisy if model.training else None
+    y = model.g_a(x, quality)
+    z = model.h_a(y, quality)
+    offset = model.z_offset(quality)
+    z_hat = ste_round(z - offset) + offset
+    bits = [model.z_bits(soft(z) if soft else z_hat, quality)]
+    parts = model.split(y)
+
+    def code(step: int, mean: Tensor, scale: Tensor) -> Tensor:
+        hard = ste_round(parts[step] - mean) + mean
+        bits.append(gaussian_bits(soft(parts[step]) if soft else hard, mean, scale))
+        return hard
+
+    y_hat = walk(model, z_hat, quality, code)
+    total = sum(b.flatten(1).sum(1) for b in bits)
+    return Estimate(model.g_s(y_hat, quality), total)

@@ -1,0 +1,63 @@
+"""Finding the quality that meets a size or a PSNR, on the real file."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from licodec import container
+from licodec.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from licodec.codec import Codec, Encoded
+    from licodec.imaging import Picture
+
+
+def _axis(codec: Codec) -> tuple[int, int]:
+    """Lowest and highest quality, in hundredths. Raises UsageError for fixed-rate models."""
+    if not codec.info.variable_rate:
+        raise UsageError(
+            f"{codec.info.name} has one rate per weights file; a target needs a variable-rate model (lite)"
+        )
+    return codec.info.qualities[0] * 100, codec.info.qualities[-1] * 100
+
+
+def at_most(codec: Codec, picture: Picture, size: int, tile: int | None) -> tuple[float, Encoded]:
+    """The best quality whose file has at most `size` bytes. Raises InputError if none has."""
+    low, high = _axis(codec)
+    best = codec.encode(picture, low / 100, tile)
+    if len(best.data) > size:
+        raise InputError(f"needs {len(best.data)} bytes at the lowest quality, more than the {size} asked for")
+    while low < high:
+        middle = (low + high + 1) // 2
+        encoded = codec.encode(picture, middle / 100, tile)
+        if len(encoded.data) <= size:
+            low, best = middle, encoded
+        else:
+            high = middle - 1
+    return low / 100, best
+
+
+def at_least(codec: Codec, picture: Picture, wanted: float, tile: int | None) -> tuple[float, Encoded]:
+    """The lowest quality whose decoded picture has at least this PSNR. Raises InputError if none has."""
+    low, high = _axis(codec)
+    best = codec.encode(picture, high / 100, tile)
+    if (reached := psnr(codec, picture, best.data)) < wanted:
+        raise InputError(f"reaches {reached:.2f} dB at the highest quality, less than the {wanted:g} asked for")
+    while low < high:
+        middle = (low + high) // 2
+        encoded = codec.encode(picture, middle / 100, tile)
+        if psnr(codec, picture, encoded.data) >= wanted:
+            high, best = middle, encoded
+        else:
+            low = middle + 1
+    return high / 100, best
+
+
+def psnr(codec: Codec, picture: Picture, data: bytes) -> float:
+    """PSNR in dB of a file's decoded picture, over all colour samples; infinite if equal."""
+    decoded = codec.decode(container.read(data)).pixels
+    error = np.mean((decoded.astype(np.float64) - picture.pixels) ** 2)
+    return 10 * math.log10(255**2 / error) if error else math.inf

@@ -1,0 +1,1 @@
+"""Training: `licodec train` (see `loop`). Needs the extra `licodec[train]`."""

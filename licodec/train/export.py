@@ -1,0 +1,31 @@
+"""From a training run to a weights file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from licodec.entropy.tables import gaussian_tables
+from licodec.models.base import CompressionModel
+from licodec.weights import file
+
+
+def export(
+    model: CompressionModel, path: Path, notes: dict[str, str], licence: str, quality: int | None = None
+) -> bytes:
+    """Freeze a trained model into a weights file; returns the fingerprint.
+
+    Floats are stored in the model's `storage` type (float16 for `lite`: 0.001 dB).
+    """
+    state = {k: v.to(model.storage) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    metadata = file.Metadata(model.name, asdict(model.config), quality, licence, notes)
+    tables = {"y": gaussian_tables()} | model.z_tables()
+    return file.save(path, metadata, state, tables, model.thresholds())
+
+
+def load_state(model: torch.nn.Module, path: Path) -> None:
+    """Fill a model from a weights file, for `--init`. Raises WeightsError, RuntimeError."""
+    weights = file.read(path)
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()})

@@ -1,0 +1,251 @@
+"""The training loop.
+
+Devices, precision and several processes are accelerate's business; EMA,
+optimisers and schedules are torch's. What is here: what a step trains on, what
+it minimises, and a checkpoint from which a killed run goes on as if it had not
+been killed (batches and noise depend on the seed and the step alone).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from licodec.models.base import CompressionModel
+from licodec.train.data import Crops
+from licodec.train.export import export
+from licodec.train.loss import rate_distortion
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on; stored in its checkpoints."""
+
+    model: str = "lite"
+    steps: int = 20_000
+    batch: int = 16
+    crop: int = 128
+    final_crop: int = 256
+    final_share: float = 0.3
+    lr: float = 1e-3
+    lr_min: float = 2e-5
+    warmup: int = 100
+    optimizer: str = "muon"
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    rate_lambda: float | None = None
+    metric: str = "mse"
+    precision: str = "auto"
+
+    def crops(self, step: int) -> tuple[int, int]:
+        """Batch size and crop size of a step; the pixels a step stay about the same."""
+        if step < self.steps * (1 - self.final_share):
+            return self.batch, self.crop
+        return max(4, self.batch * self.crop**2 // self.final_crop**2), self.final_crop
+
+    def rate(self, step: int) -> float:
+        """Learning rate relative to `lr`: linear warm-up, then half a cosine."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        low = self.lr_min / self.lr
+        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _relative_rate(name: str) -> float:
+    """How fast a parameter learns, relative to `lr` (see models/lite.py for the bases)."""
+    if name.endswith((".log", "z_mean")):
+        return 3.0
+    return 0.03 if "_basis." in name else 1.0
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for matrices and Adam for the rest, or Adam for all, with each parameter's own rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    matrices = []
+    for name, parameter in model.named_parameters():
+        rate = _relative_rate(name)
+        if config.optimizer == "muon" and parameter.ndim == 2 and rate == 1.0:
+            matrices.append(parameter)
+        elif parameter.requires_grad:
+            groups.setdefault(rate, []).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Adam([{"params": p, "lr": rate * config.lr} for rate, p in groups.items()], betas=(0.9, 0.99))
+    ]
+    if matrices:
+        # update RMS matched to Adam's, so that one learning rate serves both
+        optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
+
+
+class Run:
+    """One training run in a folder of its own: checkpoint, log, weights."""
+
+    def __init__(
+        self,
+        model: CompressionModel,
+        config: TrainConfig,
+        folder: Path,
+        pictures: list[np.ndarray],
+        device: str = "auto",
+        licence: str = "unknown",
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.config, self.folder, self.licence = config, folder, licence
+        cpu = device == "cpu" or not torch.cuda.is_available()
+        precision = config.precision
+        if precision == "auto":
+            precision = "bf16" if bf16_pays(cpu) else "no"
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
+        self.crops = Crops(pictures, config.seed)
+        model = model.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        optimizers = make_optimizers(model, config)
+        self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
+        self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.step = 0
+
+    def save(self) -> None:
+        """Write the checkpoint beside and rename, so that a kill never leaves half of one."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "config": asdict(self.config),
+            "step": self.step,
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        temporary = self.folder / f"{CHECKPOINT}.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / CHECKPOINT)
+        notes = {"steps": str(self.step), "train_config": json.dumps(asdict(self.config))}
+        export(self.ema.module, self.folder / WEIGHTS, notes, self.licence)
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint. Raises ValueError if it is of another model."""
+        path = self.folder / CHECKPOINT
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["config"]["model"] != self.config.model:
+            raise ValueError(f"{path}: trains {state['config']['model']}, not {self.config.model}")
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step; returns its loss, bpp, PSNR and learning rate."""
+        rank = self.accelerator.process_index
+        count, size = self.config.crops(self.step)
+        x = torch.from_numpy(self.crops.batch(self.step, count, size, rank)).to(self.accelerator.device)
+        x = x.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+        torch.manual_seed((self.config.seed << 32) + self.step * 64 + rank)
+        quality = stratified_quality(count).to(x.device)
+        factor = self.config.rate(self.step)
+        for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        self.model.train()
+        with self.accelerator.autocast():
+            estimate = self.model(x, quality)
+        loss, bpp, mse = rate_distortion(self.accelerator.unwrap_model(self.model), estimate, x, quality, self.config)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
+        self.step += 1
+        psnr = -10 * math.log10(max(mse, 1e-10))
+        return {"loss": loss.item(), "bpp": bpp, "psnr": psnr, "grad": float(norm), "lr": factor * self.config.lr}
+
+    @torch.no_grad()
+    def validate(self, pictures: list[np.ndarray], qualities: tuple[float, ...]) -> list[dict[str, float]]:
+        """Mean bpp (estimated) and PSNR of the averaged weights at each quality."""
+        model = self.ema.module.eval()
+        rows = []
+        for q in qualities:
+            bpp, psnr = [], []
+            for picture in pictures:
+                x = centre_crop(picture, model.stride, self.accelerator.device)
+                with self.accelerator.autocast():
+                    out = model(x, x.new_full((1,), q))
+                pixels = x.shape[-1] * x.shape[-2]
+                mse = ((out.x_hat.float().clamp(0, 1) * 255).round() / 255 - x).square().mean()
+                bpp.append(out.bits.item() / pixels)
+                psnr.append(-10 * math.log10(max(mse.item(), 1e-10)))
+            rows.append({"quality": q, "val_bpp": float(np.mean(bpp)), "val_psnr": float(np.mean(psnr))})
+        return rows
+
+    def run(
+        self,
+        report: Callable[[int, dict[str, float]], None],
+        validation: list[np.ndarray] | None = None,
+        save_every: int = 500,
+        log_every: int = 50,
+        validate_every: int = 2000,
+        qualities: tuple[float, ...] = (1.0, 4.0, 8.0),
+    ) -> None:
+        """Train to the end; `report(step, row)` is called after every step."""
+        sums: dict[str, float] = {}
+        began = time.monotonic()
+        while self.step < self.config.steps:
+            row = self.train_step()
+            report(self.step, row)
+            for key, value in row.items():
+                sums[key] = sums.get(key, 0.0) + value
+            last = self.step == self.config.steps
+            if self.step % log_every == 0:
+                seconds = time.monotonic() - began
+                self.log({k: v / log_every for k, v in sums.items()} | {"seconds": seconds})
+                sums, began = {}, time.monotonic()
+            if self.step % save_every == 0 or last:
+                self.save()
+            if validation and (self.step % validate_every == 0 or last):
+                for values in self.validate(validation, qualities):
+                    self.log(values)
+                began = time.monotonic()
+
+    def log(self, row: dict[str, float]) -> None:
+        """Append a line to the run's log.jsonl."""
+        if self.accelerator.is_main_process:
+            with open(self.folder / LOG, "a") as file:
+                file.write(json.dumps({"step": self.step} | {k: round(v, 6) for k, v in row.items()}) + "\n")
+
+
+def stratified_quality(count: int) -> Tensor:
+    """`count` qualities in [1, 8], one from each of as many equal parts of the range."""
+    return 1 + 7 * (torch.arange(count) + torch.rand(count)) / count
+
+
+def centre_crop(picture: np.ndarray, multiple: int, device: torch.device) -> Tensor:
+    """The middle of a picture, sides cut down to a multiple, as [1, 3, H, W] in [0, 1]."""
+    h, w = (s // multiple * multiple for s in picture.shape[:2])
+    top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
+    crop = np.ascontiguousarray(picture[top : top + h, left : left + w].transpose(2, 0, 1))
+    return torch.from_numpy(crop)[None].to(device).float().div_(255)
+
+
+def bf16_pays(cpu: bool) -> bool:
+    """Whether bf16 is faster than fp32 here: not on a CPU without its own instructions."""
+    if not cpu:
+        return torch.cuda.is_bf16_supported()
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and ("avx512_bf16" in (text := flags.read_text()) or "amx_bf16" in text)

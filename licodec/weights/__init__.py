@@ -1,0 +1,1 @@
+"""Weights: the file format, and where files are found."""

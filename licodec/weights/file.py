@@ -1,0 +1,157 @@
+"""A weights file: safetensors with the parameters, the entropy tables and what they are.
+
+Tensors: the model's parameters under their own names, `thresholds` (float32 [63]:
+a scale's row is the number of thresholds below it) and per table set, `y` and
+possibly `z`, `tables.NAME.minima`, `.lengths` and `.frequencies`. Metadata: see
+`Metadata`. The fingerprint is of the tensors alone, so that correcting the
+metadata does not orphan files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from licodec.errors import WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from licodec.entropy.tables import Tables
+
+FORMAT = "1"
+_RESERVED = ("tables.", "thresholds")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a weights file says of itself.
+
+    Attributes:
+        config: the model's configuration, as its dataclass takes it.
+        quality: for fixed-rate weights, the quality they serve; None for variable-rate ones.
+        notes: free text by key: source, source_sha256, rate_lambda, metric, trained_on ...
+    """
+
+    model: str
+    config: dict[str, object]
+    quality: int | None = None
+    licence: str = "unknown"
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def to_strings(self) -> dict[str, str]:
+        return {"licodec": FORMAT, "metadata": json.dumps(asdict(self), sort_keys=True)}
+
+    @classmethod
+    def from_strings(cls, strings: dict[str, str] | None, path: Path) -> Metadata:
+        if not strings or "licodec" not in strings:
+            raise WeightsError(f"{path}: not a licodec weights file; convert checkpoints with `licodec convert`")
+        if strings["licodec"] != FORMAT:
+            raise WeightsError(f"{path}: weights of format {strings['licodec']}, this licodec reads {FORMAT}; upgrade")
+        try:
+            return cls(**json.loads(strings["metadata"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path}: damaged metadata ({error}); get the file again") from None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file in memory."""
+
+    metadata: Metadata
+    state: dict[str, torch.Tensor]
+    tables: dict[str, Tables]
+    thresholds: torch.Tensor
+    fingerprint: bytes
+
+
+def fingerprint(tensors: dict[str, torch.Tensor]) -> bytes:
+    """First 8 bytes of the SHA-256 over names, types, shapes and contents, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].contiguous().numpy()
+        digest.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
+        digest.update(array.data)
+    return digest.digest()[:8]
+
+
+def save(
+    path: Path,
+    metadata: Metadata,
+    state: dict[str, torch.Tensor],
+    tables: dict[str, Tables],
+    thresholds: np.ndarray,
+) -> bytes:
+    """Write a weights file beside and rename; returns its fingerprint."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors["thresholds"] = torch.from_numpy(thresholds.copy())
+    for name, table in tables.items():
+        for part in ("minima", "lengths", "frequencies"):
+            tensors[f"tables.{name}.{part}"] = torch.from_numpy(getattr(table, part))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata.to_strings())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return fingerprint(tensors)
+
+
+def read_header(path: Path) -> tuple[Metadata, int]:
+    """Metadata and number of parameters, without torch. Raises WeightsError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = Metadata.from_strings(file.metadata(), path)
+            count = 0
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                if not name.startswith(_RESERVED):
+                    size = 1
+                    for side in file.get_slice(name).get_shape():
+                        size *= side
+                    count += size
+            return metadata, count
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error}); get the file again") from None
+
+
+def read(path: Path) -> Weights:
+    """Read a whole weights file. Raises WeightsError if it is missing, foreign or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    metadata, _ = read_header(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error}); get the file again") from None
+    name = fingerprint(tensors)
+    state = {key: tensor for key, tensor in tensors.items() if not key.startswith(_RESERVED)}
+    try:
+        tables = {
+            key.split(".")[1]: _tables(tensors, key.split(".")[1])
+            for key in tensors
+            if key.startswith("tables.") and key.endswith(".minima")
+        }
+        thresholds = tensors["thresholds"].double()
+        if len(thresholds) + 1 != len(tables["y"]) or not (thresholds.diff() > 0).all():
+            raise ValueError("thresholds do not match the table of y")
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: its entropy tables are damaged ({error}); get the file again") from None
+    return Weights(metadata, state, tables, thresholds, name)
+
+
+def _tables(tensors: dict[str, torch.Tensor], name: str) -> Tables:
+    from licodec.entropy.tables import Tables
+
+    return Tables(*(tensors[f"tables.{name}.{part}"].numpy() for part in ("minima", "lengths", "frequencies")))

@@ -1,0 +1,70 @@
+"""Small inputs: rendered pictures, and a tiny `lite` whose weights take no training."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, see licodec/cli
+
+PICTURES = Path(__file__).parent / "pictures"
+GOLDEN = Path(__file__).parent / "golden"
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def render(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """A picture with smooth shading, edges and texture, uint8 [height, width, 3]."""
+    rng = np.random.default_rng(seed)
+    row, column = np.mgrid[:height, :width].astype(np.float64)
+    picture = np.stack([128 + 90 * np.sin(row / 37 + c + column / (50 + 9 * c)) for c in range(3)], 2)
+    for _ in range(6):
+        y, x, r = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(5, 40)
+        picture[(row - y) ** 2 + (column - x) ** 2 < r * r] = rng.uniform(0, 255, 3)
+    picture[: height // 2] += 12 * np.sin(column[: height // 2, :, None] * 1.3)
+    return np.clip(picture + rng.normal(0, 2, picture.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Path:
+    """A rendered PNG of 150x100."""
+    path = tmp_path / "picture.png"
+    Image.fromarray(render(150, 100)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny `lite`: the KLT of a rendered picture, no training."""
+    import torch
+
+    from licodec.models.lite import Lite, LiteConfig
+    from licodec.train.data import Crops
+    from licodec.train.export import export
+
+    torch.manual_seed(0)
+    model = Lite(LiteConfig(N=32, M=48, C=16, Z=8, blocks=1))
+    patches = torch.from_numpy(Crops([render(256, 256)], 0).batch(0, 2000, 16))
+    model.init_from_pictures(patches.permute(0, 3, 1, 2).float() / 255)
+    for name, weight in model.named_parameters():
+        if name.endswith("reduce.weight"):
+            weight.data *= 0.1  # untrained blocks disturb less, but still reach across tiles
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    export(model, path, {"made_by": "tests"}, "Apache-2.0")
+    return path
+
+
+def licodec(*arguments: object, stdin: bytes = b"", env: dict[str, str] | None = None, **options):
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "licodec", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        **options,
+    )

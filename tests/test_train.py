@@ -1,0 +1,95 @@
+"""Training: it learns, resumes exactly after a kill, and its weights code pictures."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import licodec, render
+from PIL import Image
+
+from licodec.train.loop import TrainConfig, stratified_quality
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("train")
+    for seed in range(3):
+        Image.fromarray(render(160, 140, seed)).save(path / f"{seed}.png")
+    return path
+
+
+ARGUMENTS = ("--batch", 2, "--crop", 64, "--final-crop", 128, "--save-every", 2, "-j", 1)
+
+
+def command(folder, out, *more):
+    """`licodec train` of a small lite."""
+    code = (
+        "import licodec.models.lite as lite, functools\n"
+        "lite.LiteConfig.__init__.__defaults__ = (16, 16, 16, 8, 1)\n"
+        "from licodec.cli import main; main()"
+    )
+    return [sys.executable, "-c", code, "train", folder, "-o", out, *map(str, ARGUMENTS), *map(str, more)]
+
+
+def weights(out):
+    return (out / "weights.safetensors").read_bytes()
+
+
+def test_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(folder, whole, "--steps", 12), check=True, capture_output=True)
+    process = subprocess.Popen(command(folder, killed, "--steps", 12), stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (killed / "checkpoint.pt").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = torch.load(killed / "checkpoint.pt", weights_only=True)["step"]
+    assert 2 <= step < 12
+    refused = subprocess.run(command(folder, killed, "--steps", 12), capture_output=True)
+    assert refused.returncode == 2 and b"--resume" in refused.stderr
+    subprocess.run(command(folder, killed, "--steps", 12, "--resume"), check=True, capture_output=True)
+    assert weights(killed) == weights(whole)
+
+
+def test_loss_falls_and_the_weights_code_pictures(folder, tmp_path):
+    out = tmp_path / "run"
+    more = ("--steps", 300, "--validate", folder, "--validate-every", 300, "--ema", 0.9, "--quiet")
+    result = subprocess.run(command(folder, out, *more), capture_output=True)
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    losses = [r["loss"] for r in rows if "loss" in r]
+    assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
+    measured = [r for r in rows if "val_psnr" in r]
+    assert [r["quality"] for r in measured] == [1, 4, 8]
+    picture = folder / "0.png"
+    trained = out / "weights.safetensors"
+    coded = licodec("encode", picture, "--weights", trained, "-o", tmp_path / "x.lic", "--verify", "--json")
+    assert json.loads(coded.stdout)["psnr"] > 20, coded.stderr
+    start = subprocess.run(command(folder, tmp_path / "b", "--steps", 2, "--init", trained), capture_output=True)
+    assert start.returncode == 0, start.stderr
+
+
+def test_schedule():
+    config = TrainConfig(steps=1000, warmup=100, lr=1e-3, lr_min=1e-5)
+    rates = [config.rate(s) for s in range(1000)]
+    assert rates[0] == 0.01 and max(rates) == rates[99] == rates[100] == 1
+    assert rates[-1] == pytest.approx(0.01, rel=0.01)
+    assert config.crops(0) == (16, 128) and config.crops(999) == (4, 256)
+
+
+def test_qualities_of_a_batch_are_spread():
+    quality = stratified_quality(7)
+    assert all(1 + i <= q <= 2 + i for i, q in enumerate(quality.tolist()))
+
+
+def test_unreadable_picture_is_named(folder, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "x.png").write_bytes(b"nothing")
+    result = licodec("train", bad, "-o", tmp_path / "run")
+    assert result.returncode == 1 and b"x.png" in result.stderr and b"Traceback" not in result.stderr
