@@ -132,9 +132,9 @@ class Codec:
             for box in grid.boxes():
                 seen = grid.grown(box)
                 part = x[(..., *seen.slices())].to(self.device).float().div_(255)
-                y = self.model.g_a(part.contiguous(memory_format=torch.channels_last), q)
+                y = self.model.analyse(part.contiguous(memory_format=torch.channels_last), q)
                 y = y[(..., *box.within(seen).scaled(self.model.latent_stride).slices())].contiguous()
-                coded = encode_latent(self.model, self.tables, y, self.model.h_a(y, q), q)
+                coded = encode_latent(self.model, self.tables, y, self.model.hyper_analyse(y, q), q)
                 tiles.append(coded.payload)
                 bits += coded.ideal_bits
         metadata = {k: v for k, name in METADATA.items() if (v := getattr(picture, name)) is not None}
@@ -188,7 +188,7 @@ class Codec:
         for box in grid.boxes():
             seen = grid.grown(box)
             part = y_hat[(..., *seen.scaled(self.model.latent_stride).slices())].to(self.device)
-            x = self.model.g_s(part.contiguous(memory_format=torch.channels_last), q)
+            x = self.model.synthesise(part.contiguous(memory_format=torch.channels_last), q)
             x = x[(0, ..., *box.within(seen).slices())]
             pixels[box.slices()] = x.float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
         return pixels

@@ -59,16 +59,17 @@ def _z_rows(model: CompressionModel, tables: EntropyTables, quality: Tensor, sha
 
 
 def _y_rows(scale: Tensor, tables: EntropyTables) -> np.ndarray:
-    return torch.bucketize(scale, tables.thresholds, out_int32=True).cpu().numpy().ravel()
+    return torch.bucketize(scale.contiguous(), tables.thresholds, out_int32=True).cpu().numpy().ravel()
 
 
 def encode_latent(model: CompressionModel, tables: EntropyTables, y: Tensor, z: Tensor, quality: Tensor) -> Coded:
     """Code y [1, M, H, W] and z [1, C, h, w] as the payload of a tile."""
     encoder = Encoder()
+    y, z = y.double().contiguous(), z.double().contiguous()  # the decoder's layout: kernels round by layout
     offset = model.z_offset(quality).double()
-    z_symbols = (z.double() - offset).round()
+    z_symbols = (z - offset).round()
     encoder.push(_integers(z_symbols), _z_rows(model, tables, quality, z.shape), tables.z)
-    parts = model.split(y.double())
+    parts = model.split(y)
 
     def code(step: int, mean: Tensor, scale: Tensor) -> Tensor:
         symbols = model.quantise(parts[step] - mean, scale)

@@ -100,7 +100,7 @@ def _encode_group(coder, symbols: np.ndarray, rows: np.ndarray, tables: Tables) 
         digits = (folded[counts > position] >> (4 * position)) & 15
         coder.encode_reverse(digits.astype(np.int32), _uniform(16))
     if len(counts):
-        coder.encode_reverse(counts, _uniform(NIBBLES + 1))
+        coder.encode_reverse(counts, _uniform(16))
     entries = np.where(escaped, tables.lengths[rows] - 1, symbols - tables.minima[rows]).astype(np.int32)
     for row, begin, end in reversed(runs):
         coder.encode_reverse(entries[begin:end], _row_model(tables, row))
@@ -142,7 +142,9 @@ class Decoder(_Checksum):
         return symbols
 
     def _escapes(self, rows: np.ndarray, tables: Tables) -> np.ndarray:
-        counts = self.coder.decode(_uniform(NIBBLES + 1), len(rows))
+        counts = self.coder.decode(_uniform(16), len(rows))
+        if counts.max(initial=0) > NIBBLES:
+            raise StreamError("an escaped value is too long")
         folded = np.zeros(len(rows), np.int64)
         for position in range(int(counts.max(initial=0))):
             longer = counts > position

@@ -147,4 +147,4 @@ def nibble_counts(folded: np.ndarray) -> np.ndarray:
 def escape_bits(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> float:
     """Bits that the escaped values cost beside their escape symbols."""
     _, folded = escape_values(symbols, rows, tables)
-    return float((math.log2(9) + 4 * nibble_counts(folded)).sum())
+    return float(4 * (1 + nibble_counts(folded)).sum())

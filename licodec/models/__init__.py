@@ -43,6 +43,20 @@ class ModelInfo:
 
 
 DEFAULT = "lite"
+_SEE = "see the authors' repository"
+
+
+def _published(name: str, target: str, title: str, paper: str, licence: str = _SEE, best: int = 6) -> ModelInfo:
+    return ModelInfo(name, f"licodec.models.{target}", title, paper, licence, tuple(range(1, best + 1)))
+
+
+_STF = "Zou, Song, Zhang: The Devil Is in the Details, CVPR 2022"
+_TBTC = "Zhu, Yang, Cohen: Transformer-Based Transform Coding, ICLR 2022"
+_TCM = "Liu, Sun, Katto: Learned Image Compression with Mixed Transformer-CNN Architectures, CVPR 2023"
+_AUXT = "Li et al.: On Disentangled Training for Nonlinear Transform in Learned Image Compression, ICLR 2025"
+_CCA = "Han et al.: Causal Context Adjustment Loss for Learned Image Compression, NeurIPS 2024"
+_DCAE = "Lu et al.: Learned Image Compression with Dictionary-based Entropy Model, CVPR 2025"
+_SAAF = "Ma et al.: Learned Image Compression via Sparse Attention and Adaptive Frequency, CVPR 2026"
 MODELS = {
     info.name: info
     for info in (
@@ -55,6 +69,17 @@ MODELS = {
             tuple(range(1, 9)),
             variable_rate=True,
         ),
+        _published("wacnn", "wacnn:WACNN", "CNN with window attention", _STF, "Apache-2.0"),
+        _published("stf", "stf:STF", "symmetrical transformer", _STF, "Apache-2.0"),
+        _published("tcm", "tcm:TCM", "transformer-CNN mixture", _TCM, "MIT"),
+        _published("tcm-auxt", "tcm:TCMAuxT", "TCM with a wavelet branch", _AUXT),
+        _published("cca", "cca:CCA", "causal context adjustment", _CCA, "MIT", 4),
+        _published("dcae", "dcae:DCAE", "dictionary entropy model", _DCAE),
+        _published("saaf", "saaf:SAAF", "dictionary entropy model, global tokens", _SAAF),
+        _published("swint-charm", "tbtc:SwinTChARM", "Swin transforms, channel slices", _TBTC, "none given", 1),
+        _published("swint-hyperprior", "tbtc:SwinTHyperprior", "Swin transforms, hyperprior", _TBTC, "none given", 1),
+        _published("conv-charm", "tbtc:ConvChARM", "convolutions, channel slices", _TBTC, "none given", 1),
+        _published("conv-hyperprior", "tbtc:ConvHyperprior", "convolutions, hyperprior", _TBTC, "none given", 1),
     )
 }
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.entropy.tables import SCALES
+from licodec.layers.bound import lower_bound
 
 if TYPE_CHECKING:
     from licodec.entropy.tables import Tables
@@ -71,15 +72,15 @@ class CompressionModel(nn.Module):
     variable_rate: bool = False
     storage: torch.dtype = torch.float32  # of the parameters in weights files
 
-    def g_a(self, x: Tensor, quality: Tensor) -> Tensor:
+    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         """Picture [B, 3, H, W] in [0, 1] -> y [B, M, H/16, W/16]."""
         raise NotImplementedError
 
-    def g_s(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         """y_hat -> picture [B, 3, H, W], not clamped."""
         raise NotImplementedError
 
-    def h_a(self, y: Tensor, quality: Tensor) -> Tensor:
+    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         """y -> z [B, C, H/64, W/64]."""
         raise NotImplementedError
 
@@ -109,6 +110,14 @@ class CompressionModel(nn.Module):
         The published models take the next larger scale of the table.
         """
         return SCALES[:-1]
+
+    def extra_loss(self) -> Tensor | None:
+        """A term of the authors' training loss beside rate and distortion."""
+        return None
+
+    def aux_loss(self) -> Tensor | None:
+        """Loss of the quantiles of a learned z prior; they get no gradient from elsewhere."""
+        return None
 
     def z_tables(self) -> dict[str, Tables]:
         """Tables to freeze into weights beside those of y: {"z": ...}, or none if z uses y's."""
@@ -174,26 +183,6 @@ def walk(
     return context.y_hat()
 
 
-class _LowerBound(torch.autograd.Function):
-    """max(x, bound) whose gradient also passes where it would raise x again."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, bound: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bound = bound
-        return x.clamp(min=bound)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return grad * ((x >= ctx.bound) | (grad < 0)), None
-
-
-def lower_bound(x: Tensor, bound: float) -> Tensor:
-    """max(x, bound), trainable from below (Balle et al. 2018, appendix)."""
-    return _LowerBound.apply(x, bound)
-
-
 def gaussian_bits(value: Tensor, mean: Tensor | float, scale: Tensor) -> Tensor:
     """-log2 of the mass of N(mean, scale^2) on [value - 0.5, value + 0.5].
 
@@ -232,8 +221,8 @@ def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
     are those of the integers that would be coded.
     """
     soft = noisy if model.training else None
-    y = model.g_a(x, quality)
-    z = model.h_a(y, quality)
+    y = model.analyse(x, quality)
+    z = model.hyper_analyse(y, quality)
     offset = model.z_offset(quality)
     z_hat = ste_round(z - offset) + offset
     bits = [model.z_bits(soft(z) if soft else z_hat, quality)]
@@ -246,4 +235,4 @@ def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
 
     y_hat = walk(model, z_hat, quality, code)
     total = sum(b.flatten(1).sum(1) for b in bits)
-    return Estimate(model.g_s(y_hat, quality), total)
+    return Estimate(model.synthesise(y_hat, quality), total)

@@ -170,19 +170,19 @@ class Lite(CompressionModel):
         self.hyper_out = Pointwise(4 * c, config.Z)
         self.entropy = Entropy(config)
 
-    def g_a(self, x: Tensor, quality: Tensor) -> Tensor:
+    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         features = self.patch(self.patch_basis(F.pixel_unshuffle(x - 0.5, 8)))
         features = self.analysis(features) * self.gain_in(quality)
         merged = self.merge_basis(F.pixel_unshuffle(features, 2))
         return self.to_latent(self.analysis_deep(merged)) * self.gain(quality)
 
-    def g_s(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         merged = self.synthesis_deep(self.from_latent(y_hat * self.inverse_gain(quality)))
         features = F.pixel_shuffle(self.unmerge_basis(merged), 2) * self.gain_out(quality)
         patches = self.unpatch_basis(self.unpatch(self.synthesis(features)))
         return F.pixel_shuffle(patches, 8) + 0.5
 
-    def h_a(self, y: Tensor, quality: Tensor) -> Tensor:
+    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         low = F.pixel_unshuffle(self.hyper_in(magnitude_features(y)), 2)
         return self.hyper_out(F.pixel_unshuffle(self.hyper_mid(low), 2))
 
@@ -222,7 +222,7 @@ class Lite(CompressionModel):
         self.patch_basis.weight.copy_(basis.T / scale[:, None])
         self.unpatch_basis.weight.copy_(basis * scale)
         inner = torch.einsum("kchw,cn->knhw", x, basis)
-        inner = F.pixel_unshuffle(inner, 2).flatten(1)  # [K, 4n], channel-major as in g_a
+        inner = F.pixel_unshuffle(inner, 2).flatten(1)  # [K, 4n], channel-major as in analyse
         basis2, deviation2 = _klt(inner, m)
         scale, scale2 = scale.repeat_interleave(4), _half_whitening(deviation2)
         self.merge_basis.weight.copy_(basis2.T * scale / scale2[:, None])

@@ -1,0 +1,141 @@
+"""Convolutions, GDN and the residual blocks of the published models.
+
+The blocks are those of Cheng et al. (CVPR 2020) as CompressAI names their parts,
+so that checkpoints fit; they are here because importing CompressAI takes longer
+than coding a picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from licodec.layers.bound import lower_bound
+
+
+def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
+    """A convolution that keeps the size but for its stride."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """`conv` with a 3x3 kernel."""
+    return conv(in_channels, out_channels, 3, stride)
+
+
+def deconv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
+    """The transposed convolution that doubles the size."""
+    return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride, kernel // 2, output_padding=stride - 1)
+
+
+def subpel_conv3x3(in_channels: int, out_channels: int, factor: int = 1) -> nn.Sequential:
+    """A 3x3 convolution and a pixel shuffle, Shi et al. (CVPR 2016)."""
+    return nn.Sequential(conv3x3(in_channels, out_channels * factor**2), nn.PixelShuffle(factor))
+
+
+def head(widths: list[int], activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
+    """3x3 convolutions of the given widths with activations between them."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [conv3x3(before, after), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class GDN(nn.Module):
+    """Generalised divisive normalisation (Balle et al., ICLR 2016), or its inverse.
+
+    beta and gamma are kept as square roots, bounded below, as all checkpoints have them.
+    """
+
+    PEDESTAL = 2.0**-36
+    BETA_MIN = 1e-6
+
+    def __init__(self, channels: int, inverse: bool = False) -> None:
+        super().__init__()
+        self.inverse = inverse
+        self.beta = nn.Parameter((torch.ones(channels) + self.PEDESTAL).sqrt())
+        self.gamma = nn.Parameter((0.1 * torch.eye(channels) + self.PEDESTAL).sqrt())
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta = lower_bound(self.beta, (self.BETA_MIN + self.PEDESTAL) ** 0.5) ** 2 - self.PEDESTAL
+        gamma = lower_bound(self.gamma, self.PEDESTAL**0.5) ** 2 - self.PEDESTAL
+        norm = F.conv2d(x * x, gamma[:, :, None, None], beta)
+        return x * (norm.sqrt() if self.inverse else norm.rsqrt())
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with LeakyReLU, and a skip."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.leaky_relu(self.conv1(x))
+        return F.leaky_relu(self.conv2(out)) + self.skip(x)
+
+
+class ResidualBlockWithStride(nn.Module):
+    """Halves the size; GDN after the second convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 2) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.gdn = GDN(out_channels)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gdn(self.conv2(F.leaky_relu(self.conv1(x)))) + self.skip(x)
+
+
+class ResidualBlockUpsample(nn.Module):
+    """Doubles the size; inverse GDN after the second convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int = 2) -> None:
+        super().__init__()
+        self.subpel_conv = subpel_conv3x3(in_channels, out_channels, factor)
+        self.conv = conv3x3(out_channels, out_channels)
+        self.igdn = GDN(out_channels, inverse=True)
+        self.upsample = subpel_conv3x3(in_channels, out_channels, factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.igdn(self.conv(F.leaky_relu(self.subpel_conv(x)))) + self.upsample(x)
+
+
+class ResidualUnit(nn.Module):
+    """1x1, 3x3, 1x1 at half the width, activated after the sum."""
+
+    def __init__(self, channels: int, activation: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        half = channels // 2
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels, half, 1), activation(), conv3x3(half, half), activation(), nn.Conv2d(half, channels, 1)
+        )
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.conv(x) + x)
+
+
+class GatedAttention(nn.Module):
+    """x + a(x) * sigmoid(b(...)): the simplified attention of Cheng et al. (CVPR 2020).
+
+    `before` is put in front of the gate's branch: window attention, in these models.
+    """
+
+    def __init__(self, channels: int, before: nn.Module, activation: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.before = before
+        self.conv_a = nn.Sequential(*(ResidualUnit(channels, activation) for _ in range(3)))
+        self.conv_b = nn.Sequential(
+            *(ResidualUnit(channels, activation) for _ in range(3)), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_a(x) * torch.sigmoid(self.conv_b(self.before(x)))

@@ -1,0 +1,98 @@
+"""The learned density of z: the factorised prior of Balle et al. (ICLR 2018), appendix 6.1."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from licodec.entropy.tables import LONGEST_ROW, Tables
+from licodec.layers.bound import lower_bound
+
+FILTERS = (1, 3, 3, 3, 3, 1)
+INIT_SCALE = 10.0
+TAIL_MASS = 1e-9
+
+
+class FactorizedPrior(nn.Module):
+    """A density a channel, the derivative of a small monotone network's sigmoid.
+
+    `quantiles` [C, 1, 3] hold the points below which a tail, a half and all but
+    a tail of the mass lie; the middle one is the offset of z.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        scale = INIT_SCALE ** (1 / (len(FILTERS) - 1))
+        pairs = list(itertools.pairwise(FILTERS))
+        self.matrices = nn.ParameterList(
+            torch.full((channels, after, before), float(np.log(np.expm1(1 / scale / after)))) for before, after in pairs
+        )
+        self.biases = nn.ParameterList(torch.rand(channels, after, 1) - 0.5 for _, after in pairs)
+        self.factors = nn.ParameterList(torch.zeros(channels, after, 1) for _, after in pairs[:-1])
+        self.quantiles = nn.Parameter(torch.tensor([-INIT_SCALE, 0.0, INIT_SCALE]).repeat(channels, 1, 1))
+
+    def logits(self, values: Tensor, frozen: bool = False) -> Tensor:
+        """Logits of the cumulative function at values [C, 1, n]; `frozen` stops the density's gradient."""
+        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            factor = self.factors[i] if i < len(self.factors) else None
+            if frozen:
+                matrix, bias, factor = matrix.detach(), bias.detach(), factor.detach() if factor is not None else None
+            values = F.softplus(matrix) @ values + bias
+            if factor is not None:
+                values = values + factor.tanh() * values.tanh()
+        return values
+
+    def medians(self) -> Tensor:
+        """[1, C, 1, 1]."""
+        return self.quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
+
+    def bits(self, z: Tensor) -> Tensor:
+        """-log2 of the mass around each value of z [B, C, H, W]."""
+        values = z.transpose(0, 1).reshape(self.channels, 1, -1).float()
+        mass = _mass(self.logits(values - 0.5), self.logits(values + 0.5))
+        bits = -torch.log2(lower_bound(mass, 1e-9))
+        return bits.view(self.channels, z.shape[0], *z.shape[2:]).transpose(0, 1)
+
+    def aux_loss(self) -> Tensor:
+        """Distance of the quantiles from where their mass says they should be."""
+        edge = float(np.log(2 / TAIL_MASS - 1))
+        target = self.quantiles.new_tensor([-edge, 0.0, edge])
+        return (self.logits(self.quantiles, frozen=True) - target).abs().sum()
+
+    @torch.no_grad()
+    def tables(self) -> Tables:
+        """Integer tables of z - median, in float64. Raises ValueError if the quantiles make none.
+
+        The range of a channel's row is what its quantiles span, as in CompressAI.
+        """
+        prior = FactorizedPrior(self.channels)
+        prior.load_state_dict(self.state_dict())
+        prior.double()
+        low, median, high = prior.quantiles[:, 0].T
+        below, above = ((median - low).ceil().clamp(min=0), (high - median).ceil().clamp(min=0))
+        if not bool(((below + above) < LONGEST_ROW - 2).all()):  # also false for NaN
+            raise ValueError("the quantiles of the z prior span no usable range")
+        minima, masses = [], []
+        for channel in range(self.channels):
+            first, last = -int(below[channel]), int(above[channel])
+            points = torch.arange(first, last + 1, dtype=torch.float64) + median[channel]
+            values = points.expand(self.channels, 1, -1)
+            lower, upper = (prior.logits(values + side)[channel, 0] for side in (-0.5, 0.5))
+            tail = torch.sigmoid(lower[:1]) + torch.sigmoid(-upper[-1:])
+            mass = torch.cat([_mass(lower, upper), tail])
+            if not bool(mass.isfinite().all()) or float(mass.sum()) <= 0:
+                raise ValueError("the density of z is not finite")
+            minima.append(first)
+            masses.append(mass.numpy())
+        return Tables.from_masses(np.array(minima), masses)
+
+
+def _mass(lower: Tensor, upper: Tensor) -> Tensor:
+    """sigmoid(upper) - sigmoid(lower), on the side of zero where it does not cancel."""
+    sign = -torch.sign(lower + upper).detach()
+    return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()

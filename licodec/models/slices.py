@@ -1,0 +1,127 @@
+"""Channel slices: what nine of the published models share (Minnen & Singh, ICIP 2020).
+
+The channels of y are cut into slices. Slice k's mean and scale come from the
+outputs of the hyper synthesis and from the slices before it. A latent residual
+prediction (LRP), 0.5 tanh of a network, then corrects the decoded slice. One
+slice without heads is the plain hyperprior.
+
+A model sets the modules named in `SliceModel` and, where its supports are not
+plain concatenations, overrides `supports`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from licodec.entropy.tables import Tables
+from licodec.layers.conv import head
+from licodec.layers.factorized import FactorizedPrior
+from licodec.models.base import CompressionModel
+
+
+class SliceContext:
+    """The walk's state: the hyper outputs and the slices so far."""
+
+    def __init__(self, model: SliceModel, z_hat: Tensor) -> None:
+        self.model = model
+        self.means, self.scales = model.hyper_synthesise(z_hat)
+        self.slices: list[Tensor] = []
+
+    def params(self, step: int) -> tuple[Tensor, Tensor]:
+        model = self.model
+        earlier = self.slices[: model.max_support]
+        self.mean_support, scale_support = model.supports(step, self.means, self.scales, earlier)
+        if not model.mean_heads:
+            return self.mean_support, scale_support
+        return model.mean_heads[step](self.mean_support), model.scale_heads[step](scale_support)
+
+    def push(self, step: int, part: Tensor) -> None:
+        lrp = self.model.lrp_heads
+        if lrp:
+            part = part + 0.5 * torch.tanh(lrp[step](torch.cat([self.mean_support, part], 1)))
+        self.slices.append(part)
+
+    def y_hat(self) -> Tensor:
+        return torch.cat(self.slices, 1)
+
+
+class SliceModel(CompressionModel):
+    """Base of the models with a learned z prior and channel slices.
+
+    Attributes that models set beside those of `CompressionModel`:
+        slice_sizes: channels of each slice.
+        max_support: how many slices, the first ones, later slices see; None for all.
+        mean_heads, scale_heads, lrp_heads: a network a slice, or empty.
+        g_a, g_s, h_a: the transforms.
+        h_mean_s, h_scale_s: the hyper syntheses (or override `hyper_synthesise`).
+    """
+
+    slice_sizes: list[int]
+    max_support: int | None = None
+    stride = 64
+    exact = ("z_prior", "h_mean_s", "h_scale_s", "mean_heads", "scale_heads", "lrp_heads")
+
+    def __init__(self, slice_sizes: list[int], hyper_channels: int) -> None:
+        super().__init__()
+        self.slice_sizes, self.steps = slice_sizes, len(slice_sizes)
+        self.latent_channels, self.hyper_channels = sum(slice_sizes), hyper_channels
+        self.z_prior = FactorizedPrior(hyper_channels)
+        self.mean_heads: nn.ModuleList = nn.ModuleList()
+        self.scale_heads: nn.ModuleList = nn.ModuleList()
+        self.lrp_heads: nn.ModuleList = nn.ModuleList()
+
+    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
+        return self.g_a(x)
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        return self.g_s(y_hat)
+
+    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
+        return self.h_a(y)
+
+    def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """What the hyper synthesis gives for the means and for the scales, each [B, M, H/16, W/16]."""
+        return self.h_mean_s(z_hat), self.h_scale_s(z_hat)
+
+    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Inputs of the mean and the scale head of a slice."""
+        return torch.cat([means, *earlier], 1), torch.cat([scales, *earlier], 1)
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        return list(y.split(self.slice_sizes, 1))
+
+    def context(self, z_hat: Tensor, quality: Tensor) -> SliceContext:
+        return SliceContext(self, z_hat)
+
+    def z_offset(self, quality: Tensor) -> Tensor:
+        return self.z_prior.medians()
+
+    def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
+        return torch.arange(self.hyper_channels)
+
+    def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
+        return self.z_prior.bits(z)
+
+    def z_tables(self) -> dict[str, Tables]:
+        return {"z": self.z_prior.tables()}
+
+    def aux_loss(self) -> Tensor:
+        return self.z_prior.aux_loss()
+
+    def add_heads(self, m: int, widths: Sequence[int], activation: type[nn.Module] = nn.GELU) -> None:
+        """Make the networks of all slices: 3x3 convolutions of these widths, for mean, scale and LRP.
+
+        `m` is the channels that a slice sees beside earlier slices. The LRP also sees its own slice.
+        """
+        for step, size in enumerate(self.slice_sizes):
+            seen = m + self.support_channels(step)
+            self.mean_heads.append(head([seen, *widths, size], activation))
+            self.scale_heads.append(head([seen, *widths, size], activation))
+            self.lrp_heads.append(head([seen + size, *widths, size], activation))
+
+    def support_channels(self, step: int) -> int:
+        """Channels of the slices that the heads of a slice see."""
+        return sum(self.slice_sizes[:step][: self.max_support])
