@@ -30,8 +30,9 @@ class Converted:
     quality: int | None
     notes: dict[str, str]
 
-    def save(self, path: Path, licence: str) -> bytes:
+    def save(self, path: Path, licence: str | None = None) -> bytes:
         """Write the weights file; returns its fingerprint. Raises WeightsError."""
+        licence = licence or model_info(self.model.name).licence
         try:
             return export(self.model, path, self.notes, licence, self.quality)
         except ValueError as error:
@@ -125,6 +126,8 @@ def convert(path: Path, model: str | None = None, quality: int | None = None) ->
     state = load_state(path)
     layout = recognise(state, model)
     info = model_info(layout.model)
+    if quality is None and len(info.qualities) == 1:
+        quality = info.qualities[0]
     if quality is not None and quality not in info.qualities:
         raise UsageError(f"{info.name} has no quality {quality}; it has {', '.join(map(str, info.qualities))}")
     try:
@@ -136,8 +139,12 @@ def convert(path: Path, model: str | None = None, quality: int | None = None) ->
     except (ValueError, RuntimeError, IndexError) as error:
         raise WeightsError(f"its tensors imply no {info.name} that can be built ({error})") from None
     _load_strictly(net, tensors, info.name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Converted(net, quality, {"source_file": path.name, "source_sha256": digest})
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    notes = {"source_file": path.name, "source_sha256": digest, "source": info.source, "paper": info.paper}
+    if quality is not None and info.lambdas:
+        notes["rate_lambda"] = str(info.lambdas[quality - 1])
+    return Converted(net, quality, notes)
 
 
 def _load_strictly(net: CompressionModel, tensors: State, name: str) -> None:

@@ -44,8 +44,9 @@ class Metadata:
     licence: str = "unknown"
     notes: dict[str, str] = field(default_factory=dict)
 
-    def to_strings(self) -> dict[str, str]:
-        return {"licodec": FORMAT, "metadata": json.dumps(asdict(self), sort_keys=True)}
+    def to_strings(self, fingerprint: bytes) -> dict[str, str]:
+        body = json.dumps(asdict(self), sort_keys=True)
+        return {"licodec": FORMAT, "metadata": body, "fingerprint": fingerprint.hex()}
 
     @classmethod
     def from_strings(cls, strings: dict[str, str] | None, path: Path) -> Metadata:
@@ -99,20 +100,34 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata.to_strings())
+        name = fingerprint(tensors)
+        save_file(tensors, temporary, metadata.to_strings(name))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return fingerprint(tensors)
+    return name
 
 
-def read_header(path: Path) -> tuple[Metadata, int]:
-    """Metadata and number of parameters, without torch. Raises WeightsError."""
+@dataclass(frozen=True)
+class Summary:
+    """What a weights file says before its tensors are read.
+
+    `fingerprint` is what the file claims; `read` checks it.
+    """
+
+    metadata: Metadata
+    fingerprint: bytes
+    parameters: int
+
+
+def read_header(path: Path) -> Summary:
+    """What the file says of itself, without torch. Raises WeightsError."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = Metadata.from_strings(file.metadata(), path)
+            strings = file.metadata()
+            metadata = Metadata.from_strings(strings, path)
             count = 0
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 if not name.startswith(_RESERVED):
@@ -120,9 +135,9 @@ def read_header(path: Path) -> tuple[Metadata, int]:
                     for side in file.get_slice(name).get_shape():
                         size *= side
                     count += size
-            return metadata, count
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: cannot be read as safetensors ({error}); get the file again") from None
+            return Summary(metadata, bytes.fromhex(strings["fingerprint"]), count)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as a weights file ({error}); get it again") from None
 
 
 def read(path: Path) -> Weights:
@@ -130,12 +145,13 @@ def read(path: Path) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    metadata, _ = read_header(path)
+    summary = read_header(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors ({error}); get the file again") from None
-    name = fingerprint(tensors)
+    if fingerprint(tensors) != summary.fingerprint:
+        raise WeightsError(f"{path}: its contents do not have the fingerprint it claims; get the file again")
     state = {key: tensor for key, tensor in tensors.items() if not key.startswith(_RESERVED)}
     try:
         tables = {
@@ -148,7 +164,7 @@ def read(path: Path) -> Weights:
             raise ValueError("thresholds do not match the table of y")
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: its entropy tables are damaged ({error}); get the file again") from None
-    return Weights(metadata, state, tables, thresholds, name)
+    return Weights(summary.metadata, state, tables, thresholds, summary.fingerprint)
 
 
 def _tables(tensors: dict[str, torch.Tensor], name: str) -> Tables:

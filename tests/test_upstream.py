@@ -1,0 +1,282 @@
+"""The published models: round trips of small ones, conversion, and the authors' numbers where `shared` is there."""
+
+import importlib
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED, licodec, render
+from PIL import Image
+
+from licodec import codec, container, imaging
+from licodec.coding import EntropyTables, encode_latent
+from licodec.entropy.tables import gaussian_tables
+from licodec.errors import InputError, UsageError, WeightsError
+from licodec.models import MODELS
+from licodec.models.base import estimate, walk
+from licodec.train.export import export
+from licodec.upstream.convert import convert
+
+SMALL = {
+    "wacnn": {"N": 16, "M": 32, "slices": 4},
+    "stf": {"embed": 16, "depths": [1, 2, 2], "slices": 2},
+    "tcm": {"N": 32, "M": 40, "slices": 2},
+    "tcm-auxt": {"N": 32, "M": 40, "slices": 2},
+    "cca": {"dims": [8, 16, 16], "depth": 1, "slice_sizes": [8, 12, 20], "naf_dim": 16, "naf_depth": 1},
+    "dcae": {"N": 32, "M": 32, "dims": [32, 32, 32], "depths": [1, 2, 1], "slices": 2, "words": 8},
+    "saaf": {"N": 32, "M": 32, "dims": [32, 32, 32], "depths": [1, 1, 1], "slices": 2, "words": 8},
+    "swint-charm": {"dims": [16, 16, 32, 64], "depths": [1, 2, 1, 1], "hyper_dims": [16, 16], "hyper_depths": [1, 1]},
+    "conv-charm": {"M": 64, "Z": 16},
+    "conv-hyperprior": {"M": 32, "Z": 16},
+}
+SMALL["swint-hyperprior"] = SMALL["swint-charm"]
+PUBLISHED = [name for name in MODELS if name != "lite"]
+
+
+def small_model(name):
+    torch.manual_seed(0)
+    model = MODELS[name].build(SMALL[name])
+    if name == "stf":  # three stages end at 1/8; a fourth is needed for a latent at 1/16
+        model = MODELS[name].build({**SMALL[name], "depths": [1, 2, 1, 1]})
+    return model
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_small_one_codes_any_size(name, tmp_path):
+    """Also sizes that the authors' code cannot do, such as a side of 128 after padding."""
+    path = tmp_path / "w.safetensors"
+    export(small_model(name), path, {}, "test", 1)
+    chosen = codec.load(path, "cpu")
+    for size in ((70, 50), (260, 130)):
+        picture = imaging.Picture(render(*size))
+        data = chosen.encode(picture, 1).data
+        assert chosen.decode(container.read(data)).size == size
+    tiled = chosen.encode(imaging.Picture(render(600, 300)), 1, tile=256).data
+    assert chosen.decode(container.read(tiled)).size == (600, 300)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_parameter_takes_part(name):
+    """Training forward: gradients reach all parameters of a small model."""
+    model = small_model(name).train()
+    side = model.stride
+    x = torch.rand(2, 3, side, side)
+    out = estimate(model, x, torch.ones(2))
+    loss = out.bits.mean() / side**2 + (out.x_hat - x).square().mean() + model.aux_loss()
+    if (extra := model.extra_loss()) is not None:
+        loss = loss + extra
+    loss.backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # keys' biases add the same to all logits of a softmax; a zero-initialised scale hides what it scales
+    excused = (".key.bias", ".qkv.bias", "global_kv")
+    hidden = (".beta", ".gamma", "norm", "dwconv", "sca", "expand", "reduce", "conv1") if name == "cca" else ()
+    assert not [n for n in without if not n.endswith(excused) and not any(h in n for h in hidden)]
+
+
+def author_checkpoint(path, change=None):
+    """A small Conv-Hyperprior as its author's training script would save it."""
+    model = small_model("conv-hyperprior")
+    state = {}
+    for key, value in model.state_dict().items():
+        key = key.replace("z_prior.matrices.", "entropy_bottleneck._matrix").replace(
+            "z_prior.biases.", "entropy_bottleneck._bias"
+        )
+        key = key.replace("z_prior.factors.", "entropy_bottleneck._factor").replace("z_prior.", "entropy_bottleneck.")
+        state[f"module.{key}"] = value
+    for name in ("_offset", "_quantized_cdf", "_cdf_length"):
+        state[f"module.entropy_bottleneck.{name}"] = torch.zeros(0, dtype=torch.int32)
+        state[f"module.gaussian_conditional.{name}"] = torch.zeros(0, dtype=torch.int32)
+    state["module.gaussian_conditional.scale_table"] = torch.zeros(0)
+    if change:
+        change(state)
+    torch.save({"epoch": 3, "state_dict": state, "optimizer": {"state": {0: {"step": 1}}, "lr": float("inf")}}, path)
+    return model
+
+
+def test_convert_installs_and_encode_finds(tmp_path, picture_file):
+    env = {"LICODEC_HOME": str(tmp_path / "home")}
+    author_checkpoint(tmp_path / "c.pth.tar")
+    result = licodec("encode", picture_file, "-m", "conv-hyperprior", env=env)
+    assert result.returncode == 5 and b"convert-upstream" in result.stderr
+    result = licodec("convert-upstream", tmp_path / "c.pth.tar", env=env)
+    assert result.returncode == 0, result.stderr
+    assert licodec("convert", tmp_path / "c.pth.tar", env=env).returncode == 1  # nothing is overwritten
+    assert licodec("convert", tmp_path / "c.pth.tar", "-f", env=env).returncode == 0
+    result = licodec("encode", picture_file, "-m", "conv-hyperprior", "-q", 1, "--json", env=env)
+    assert result.returncode == 0, result.stderr
+    lic = json.loads(result.stdout)["output"]
+    assert licodec("decode", lic, "-o", tmp_path / "out.png", env=env).returncode == 0
+    assert licodec("decode", lic, "-o", tmp_path / "x.png", env={"LICODEC_HOME": str(tmp_path)}).returncode == 5
+    rows = {r["model"]: r for r in json.loads(licodec("models", "--json", env=env).stdout)}
+    assert rows["conv-hyperprior"]["weights"] == "installed: 1" and rows["tcm"]["weights"] == "absent"
+
+
+def test_conversion_is_exact_and_ignores_wrappers(tmp_path):
+    model = author_checkpoint(tmp_path / "a.pth")
+    converted = convert(tmp_path / "a.pth")
+    assert converted.model.name == "conv-hyperprior" and converted.quality == 1
+    for key, value in model.state_dict().items():
+        assert torch.equal(converted.model.state_dict()[key], value), key
+    fingerprint = converted.save(tmp_path / "a.safetensors")
+    state = torch.load(tmp_path / "a.pth", weights_only=True)["state_dict"]
+    torch.save({k.removeprefix("module."): v for k, v in state.items()}, tmp_path / "bare.pth")
+    assert convert(tmp_path / "bare.pth").save(tmp_path / "b.safetensors") == fingerprint
+    author_checkpoint(tmp_path / "c.pth", lambda s: s["module.g_a.0.weight"].add_(1e-3))
+    assert convert(tmp_path / "c.pth").save(tmp_path / "c.safetensors") != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda s: s.pop("module.g_s.2.bias"), "missing: g_s.2.bias"),
+        (lambda s: s.update({"module.g_s.2.bios": s.pop("module.g_s.2.bias")}), "unknown: g_s.2.bios"),
+        (lambda s: s.update({"module.g_s.2.bias": torch.zeros(3)}), "of another shape: g_s.2.bias"),
+        (lambda s: s["module.g_s.2.bias"].fill_(float("nan")), "not finite numbers: g_s.2.bias"),
+        (
+            lambda s: s["module.entropy_bottleneck.quantiles"].fill_(1e9).mul_(torch.tensor([-1.0, 0, 1])),
+            "no usable range",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change, word):
+    author_checkpoint(tmp_path / "c.pth", change)
+    with pytest.raises(WeightsError, match=word):
+        convert(tmp_path / "c.pth").save(tmp_path / "w.safetensors")
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+class Trap:
+    """Pickles to a call of os.system."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path):
+    torch.save(
+        {"state_dict": {"g_a.0.weight": torch.zeros(1)}, "x": Trap(f"touch {tmp_path}/ran")}, tmp_path / "evil.pth"
+    )
+    result = licodec("convert-upstream", tmp_path / "evil.pth", env={"LICODEC_HOME": str(tmp_path)})
+    assert result.returncode == 5 and not (tmp_path / "ran").exists() and not (tmp_path / "weights").exists()
+    assert (
+        b"not executed" in result.stderr and b"Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
+    )
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        convert(tmp_path / "none.pth")
+    (tmp_path / "bad.pth").write_bytes(b"\x80\x02rubbish")
+    with pytest.raises(WeightsError):
+        convert(tmp_path / "bad.pth")
+    torch.save({"weights": [1, 2]}, tmp_path / "empty.pth")
+    with pytest.raises(InputError, match="holds no model"):
+        convert(tmp_path / "empty.pth")
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "foreign.pth")
+    with pytest.raises(UsageError, match=r"layer\.weight"):
+        convert(tmp_path / "foreign.pth")
+    author_checkpoint(tmp_path / "c.pth")
+    with pytest.raises(UsageError, match="look like conv-hyperprior"):
+        convert(tmp_path / "c.pth", "tcm")
+
+
+GOLDEN = sorted(p.parent.name for p in SHARED.glob("upstream/*/golden.safetensors") if p.parent.name in MODELS)
+
+
+@pytest.fixture
+def author(tmp_path):
+    """Makes the authors' checkpoint of a model from the formula in `shared`."""
+    folder = SHARED / "upstream"
+    sys.path.insert(0, str(folder))
+    try:
+        maker = importlib.import_module("make_checkpoint")
+    finally:
+        sys.path.remove(str(folder))
+
+    def make(name, **options):
+        path = tmp_path / f"{name}.pth.tar"
+        torch.save(maker.build_checkpoint(*maker.load_spec(folder / name), **options), path)
+        return path
+
+    return make
+
+
+def recorded(name):
+    from safetensors.numpy import load_file
+
+    golden = load_file(SHARED / "upstream" / name / "golden.safetensors")
+    names = {"x_u8": "x", "mean": "mu", "scale": "sigma"}
+    return {names.get(key, key): value for key, value in golden.items()}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_authors_numbers(name, author):
+    """Stage by stage, with the tolerances of shared/upstream/README.md; all integers equal."""
+    golden = recorded(name)
+    model = convert(author(name)).model.prepare()
+    q = torch.zeros(1)
+
+    def worst(value, key):
+        return np.abs(value.numpy().astype(np.float64) - golden[key].reshape(value.shape)).max()
+
+    with torch.inference_mode():
+        x = torch.from_numpy(golden["x"]).float().div(255).view(1, 3, *golden["x"].shape[-2:])
+        y = model.analyse(x.contiguous(memory_format=torch.channels_last), q)
+        z = model.hyper_analyse(y, q)
+        assert worst(y, "y") < 2e-4 and worst(z, "z") < 2e-4
+        z_symbols = (z.double() - model.z_offset(q)).round()
+        if "z_symbols" in golden:
+            assert worst(z_symbols, "z_symbols") == 0
+        assert worst(z_symbols + model.z_offset(q), "z_hat") < 1e-5
+        parts = model.split(torch.from_numpy(golden["y"]).double().view(y.shape))
+        steps = []
+
+        def code(step, mean, scale):
+            steps.append((mean, scale, (parts[step] - mean).round()))
+            return steps[-1][2] + mean
+
+        y_hat = walk(model, z_symbols + model.z_offset(q), q, code)
+        mean, scale, symbols = (torch.cat(values, 1) for values in zip(*steps, strict=True))
+        assert worst(mean, "mu") < 1e-4 and worst(scale, "sigma") < 1e-4 and worst(y_hat, "y_hat") < 1e-4
+        assert worst(symbols, "symbols") == 0
+        thresholds = torch.from_numpy(model.thresholds()).double()
+        assert worst(torch.bucketize(scale.contiguous(), thresholds), "indexes") == 0
+        x_hat = model.synthesise(torch.from_numpy(golden["y_hat"]).view(y.shape), q)
+        assert worst(x_hat, "x_hat") < 2e-5
+        tables = EntropyTables(gaussian_tables(), model.z_tables()["z"], thresholds)
+        size = len(encode_latent(model, tables, y, z, q).payload)
+    assert abs(size - official_bytes(name)) < 0.01 * official_bytes(name) + 64
+
+
+def official_bytes(name):
+    import base64
+
+    strings = json.loads((SHARED / "upstream" / name / "strings.json").read_text())
+    if "bytes_y" in strings:
+        return sum(strings["bytes_y"]) + sum(strings["bytes_z"])
+    return sum(len(base64.b64decode(text)) for group in strings["strings"] for text in group)
+
+
+@pytest.mark.skipif("tcm" not in GOLDEN, reason="shared/upstream is not here")
+@pytest.mark.parametrize(("name", "quality"), [("tcm", 3), ("conv-hyperprior", 1)])
+def test_the_authors_picture_through_files_and_processes(name, quality, author, tmp_path):
+    golden = recorded(name)
+    Image.fromarray(golden["x"].reshape(3, *golden["x"].shape[-2:]).transpose(1, 2, 0)).save(tmp_path / "x.png")
+    env = {"LICODEC_HOME": str(tmp_path)}
+    for arguments in (
+        ("convert-upstream", author(name, prefix="module.", updated=True), "-q", quality),
+        ("encode", tmp_path / "x.png", "-m", name, "-q", quality),
+        ("decode", tmp_path / "x.lic", "-o", tmp_path / "y.png"),
+    ):
+        result = licodec(*arguments, env=env)
+        assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "y.png") as image:
+        decoded = np.asarray(image).transpose(2, 0, 1).astype(int)
+    expected = np.rint(np.clip(golden["x_hat"].reshape(decoded.shape), 0, 1) * 255).astype(int)
+    assert np.abs(decoded - expected).max() <= 1 and (decoded == expected).mean() > 0.999
