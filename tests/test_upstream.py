@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -16,8 +17,10 @@ from licodec.coding import EntropyTables, encode_latent
 from licodec.entropy.tables import gaussian_tables
 from licodec.errors import InputError, UsageError, WeightsError
 from licodec.models import MODELS
-from licodec.models.base import estimate, walk
+from licodec.models.base import walk
 from licodec.train.export import export
+from licodec.train.loop import TrainConfig
+from licodec.train.loss import training_loss
 from licodec.upstream.convert import convert
 
 SMALL = {
@@ -59,21 +62,55 @@ def test_small_one_codes_any_size(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_parameter_takes_part(name):
-    """Training forward: gradients reach all parameters of a small model."""
-    model = small_model(name).train()
-    side = model.stride
-    x = torch.rand(2, 3, side, side)
-    out = estimate(model, x, torch.ones(2))
-    loss = out.bits.mean() / side**2 + (out.x_hat - x).square().mean() + model.aux_loss()
-    if (extra := model.extra_loss()) is not None:
-        loss = loss + extra
-    loss.backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # keys' biases add the same to all logits of a softmax; a zero-initialised scale hides what it scales
-    excused = (".key.bias", ".qkv.bias", "global_kv")
-    hidden = (".beta", ".gamma", "norm", "dwconv", "sca", "expand", "reduce", "conv1") if name == "cca" else ()
-    assert not [n for n in without if not n.endswith(excused) and not any(h in n for h in hidden)]
+def test_training_reaches_every_parameter_and_lowers_the_loss(name):
+    """Of a small model, with the paper's own terms; the parts for training are not exported."""
+    model = small_model(name)
+    model.add_training_parts()
+    model.train()
+    model.z_prior.quantiles.data[:, 0, 1] = 0.3  # so that z_hat is not all zeros
+    for parameter in model.parameters():
+        if not parameter.abs().sum():
+            parameter.data.normal_(std=0.05)  # a scale of zero would hide what it scales
+    config = TrainConfig(model=name, rate_lambda=1.0 if name == "cca" else 0.01)
+    x = torch.from_numpy(render(model.stride, model.stride)).permute(2, 0, 1)[None].float() / 255
+    learned = [p for n, p in model.named_parameters() if not n.endswith("quantiles")]
+    optimizer = torch.optim.Adam(learned, 3e-4)
+    losses = []
+    for _ in range(15):
+        torch.manual_seed(1)
+        out = model(x, torch.ones(1))
+        loss = training_loss(model, out, x, torch.ones(1), config)
+        model.zero_grad()
+        loss.total.backward()
+        if not losses:
+            without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        optimizer.step()
+        losses.append((loss.total - model.aux_loss()).item())
+    # what adds the same to all logits of a softmax has no gradient but rounding noise
+    assert not [n for n in without if not n.endswith(".key.bias")]
+    assert losses[-1] < losses[0]
+    assert (out.extra is not None) == (name in ("cca", "tcm-auxt", "saaf"))
+
+
+def test_training_command_for_a_published_model(tmp_path):
+    """The same command as for `lite`, on a small model; its weights code pictures."""
+    for seed in range(2):
+        Image.fromarray(render(200, 180, seed)).save(tmp_path / f"{seed}.png")
+    config = SMALL["conv-charm"]
+    code = (
+        "import licodec.models.tbtc as tbtc\n"
+        f"tbtc.ConvChARMConfig.__init__.__defaults__ = ({config['M']}, {config['Z']})\n"
+        "from licodec.cli import main; main()"
+    )
+    out = tmp_path / "run"
+    options = ["-m", "conv-charm", "--lambda", "0.013", "-q", "1", "--steps", "4", "--batch", "2"]
+    options += ["--crop", "64", "--final-crop", "128", "-j", "1"]
+    result = subprocess.run([sys.executable, "-c", code, "train", tmp_path, "-o", out, *options], capture_output=True)
+    assert result.returncode == 0, result.stderr
+    trained = out / "weights.safetensors"
+    result = licodec("encode", tmp_path / "0.png", "-m", "conv-charm", "--weights", trained)
+    assert result.returncode == 0, result.stderr
+    assert licodec("train", tmp_path, "-m", "conv-charm").returncode == 2  # no lambda
 
 
 def author_checkpoint(path, change=None):

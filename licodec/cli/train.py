@@ -21,10 +21,14 @@ def train(
     crop: int = typer.Option(128, "--crop", min=64, help="Side of the crops."),
     final_crop: int = typer.Option(256, "--final-crop", min=64, help="Side of the crops in the last steps."),
     final_share: float = typer.Option(0.3, "--final-share", min=0, max=1, help="Share of steps with --final-crop."),
-    lr: float = typer.Option(1e-3, "--lr", help="Highest learning rate."),
-    optimizer: str = typer.Option("muon", "--optimizer", help="muon (with Adam for what is no matrix) or adam."),
+    lr: float | None = typer.Option(None, "--lr", help="Highest learning rate. [default: 1e-3, with adam 1e-4]"),
+    optimizer: str | None = typer.Option(
+        None, "--optimizer", help="muon (with Adam for what is no matrix) or adam. [default: muon for lite]"
+    ),
     ema: float = typer.Option(0.999, "--ema", min=0, max=1, help="Decay of the averaged weights."),
-    rate_lambda: float | None = typer.Option(None, "--lambda", help="Weight of the distortion (fixed-rate models)."),
+    rate_lambda: float | None = typer.Option(None, "--lambda", help="Lambda of the paper (fixed-rate models)."),
+    metric: str = typer.Option("mse", "--metric", help="mse or ms-ssim."),
+    quality: int | None = typer.Option(None, "-q", "--quality", help="Quality to note in fixed-rate weights."),
     seed: int = typer.Option(0, "--seed", help="Same seed, same run."),
     precision: str = typer.Option("auto", "--precision", help="auto, no (fp32), bf16 or fp16."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the checkpoint in the output folder."),
@@ -54,20 +58,28 @@ def train(
     from licodec.train.data import Crops, load_pictures
     from licodec.train.export import load_state
     from licodec.train.loop import CHECKPOINT, Run, TrainConfig
+    from licodec.train.loss import MS_SSIM_SIDE
 
     use_threads(threads)
     info = model_info(model)
     if not info.variable_rate and rate_lambda is None:
         raise UsageError(f"{model} has a fixed rate: say which with --lambda, for instance 0.013")
-    if optimizer not in ("muon", "adam") or precision not in ("auto", "no", "bf16", "fp16"):
-        raise UsageError("--optimizer is muon or adam, --precision auto, no, bf16 or fp16")
+    optimizer = optimizer or ("muon" if info.variable_rate else "adam")
+    lr = lr or (1e-3 if optimizer == "muon" else 1e-4)
+    choices = {"optimizer": ("muon", "adam"), "precision": ("auto", "no", "bf16", "fp16"), "metric": ("mse", "ms-ssim")}
+    for option, given in (("optimizer", optimizer), ("precision", precision), ("metric", metric)):
+        if given not in choices[option]:
+            raise UsageError(f"--{option} is one of {', '.join(choices[option])}, not {given}")
+    if metric == "ms-ssim" and (info.variable_rate or min(crop, final_crop) < MS_SSIM_SIDE):
+        raise UsageError(f"--metric ms-ssim is for fixed-rate models and crops of at least {MS_SSIM_SIDE}")
     if (out / CHECKPOINT).exists() and not resume:
         raise UsageError(f"{out / CHECKPOINT} exists; go on from it with --resume, or name another folder with -o")
     if resume and not (out / CHECKPOINT).exists():
         raise UsageError(f"{out / CHECKPOINT}: no checkpoint to resume from")
     config = TrainConfig(
         model=model, steps=steps, batch=batch, crop=crop, final_crop=final_crop, final_share=final_share, lr=lr,
-        optimizer=optimizer, ema=ema, seed=seed, rate_lambda=rate_lambda, precision=precision,
+        optimizer=optimizer, ema=ema, seed=seed, rate_lambda=rate_lambda, metric=metric, precision=precision,
+        quality=quality, lr_min=lr / 50,
     )  # fmt: skip
     torch.manual_seed(seed)
     net = info.build({})
@@ -84,9 +96,10 @@ def train(
             load_state(net, init)
         except RuntimeError as error:
             raise WeightsError(f"{init}: does not fit {model} ({str(error).splitlines()[0]})") from None
-    elif not resume:
+    elif not resume and info.variable_rate:
         patches = torch.from_numpy(Crops(pictures, seed).batch(0, 40_000, 16))
         net.init_from_pictures(patches.permute(0, 3, 1, 2).float() / 255)
+    net.add_training_parts()
     out.mkdir(parents=True, exist_ok=True)
     run = Run(net, config, out, pictures, device, licence)
     if resume:

@@ -71,6 +71,7 @@ class CompressionModel(nn.Module):
     exact: tuple[str, ...] = ()
     variable_rate: bool = False
     storage: torch.dtype = torch.float32  # of the parameters in weights files
+    training_only: tuple[str, ...] = ()  # submodules that coding does without
 
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         """Picture [B, 3, H, W] in [0, 1] -> y [B, M, H/16, W/16]."""
@@ -111,8 +112,18 @@ class CompressionModel(nn.Module):
         """
         return SCALES[:-1]
 
-    def extra_loss(self) -> Tensor | None:
-        """A term of the authors' training loss beside rate and distortion."""
+    def add_training_parts(self) -> None:
+        """Make the modules named in `training_only`, which weights files leave out."""
+
+    def loss_weights(self, rate_lambda: float) -> tuple[float, float]:
+        """Weights of rate and distortion for the lambda of the paper."""
+        return 1.0, rate_lambda
+
+    def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor | None:
+        """The paper's term beside rate and distortion, a scalar, in training mode only.
+
+        `y_bits` [B] are the estimated bits of y of each picture.
+        """
         return None
 
     def aux_loss(self) -> Tensor | None:
@@ -212,6 +223,7 @@ class Estimate:
 
     x_hat: Tensor  # [B, 3, H, W]
     bits: Tensor  # [B]: estimated bits of y and z of each picture
+    extra: Tensor | None = None  # see `CompressionModel.extra_loss`
 
 
 def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
@@ -225,14 +237,17 @@ def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
     z = model.hyper_analyse(y, quality)
     offset = model.z_offset(quality)
     z_hat = ste_round(z - offset) + offset
-    bits = [model.z_bits(soft(z) if soft else z_hat, quality)]
+    z_bits = model.z_bits(soft(z) if soft else z_hat, quality).flatten(1).sum(1)
+    bits = []
     parts = model.split(y)
 
     def code(step: int, mean: Tensor, scale: Tensor) -> Tensor:
         hard = ste_round(parts[step] - mean) + mean
-        bits.append(gaussian_bits(soft(parts[step]) if soft else hard, mean, scale))
+        part = gaussian_bits(soft(parts[step]) if soft else hard, mean, scale)
+        bits.append(part.flatten(1).sum(1))
         return hard
 
     y_hat = walk(model, z_hat, quality, code)
-    total = sum(b.flatten(1).sum(1) for b in bits)
-    return Estimate(model.synthesise(y_hat, quality), total)
+    y_bits = torch.stack(bits).sum(0)
+    extra = model.extra_loss(y, z_hat, y_bits) if model.training else None
+    return Estimate(model.synthesise(y_hat, quality), z_bits + y_bits, extra)

@@ -1,7 +1,7 @@
 """CCA: causal context adjustment (Han et al., NeurIPS 2024).
 
 The auxiliary entropy model that adjusts the context in training takes no part
-in coding; it is left out of converted weights.
+in coding; it is left out of weights files.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from licodec.layers.conv import conv, conv3x3, deconv
+from licodec.layers.conv import conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
+from licodec.layers.factorized import FactorizedPrior
 from licodec.layers.pointwise import Depthwise
+from licodec.models.base import gaussian_bits, noisy, ste_round
 from licodec.models.slices import SliceModel
+
+DISTORTION_WEIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,46 @@ class NAFTransform(nn.Module):
         return self.out_conv(x + self.blocks(x))
 
 
+class Auxiliary(nn.Module):
+    """A copy of the entropy model that lacks the slice just before, and a prior that lacks all.
+
+    The main model is trained to save bits against the copy: then each slice
+    carries what helps the next one most (section 3.2 of the paper).
+    """
+
+    def __init__(self, slice_sizes: list[int], naf_dim: int, naf_depth: int) -> None:
+        super().__init__()
+        self.slice_sizes, m = slice_sizes, sum(slice_sizes)
+        seen = [m + sum(slice_sizes[: max(0, k - 1)]) for k in range(len(slice_sizes))]
+        self.mean_naf, self.scale_naf = (
+            nn.ModuleList(NAFTransform(c, naf_dim, naf_depth) for c in seen) for _ in range(2)
+        )
+        self.mean_heads, self.scale_heads = (
+            nn.ModuleList(head([c, 224, 128, size]) for c, size in zip(seen, slice_sizes, strict=True))
+            for _ in range(2)
+        )
+        self.lrp_heads = nn.ModuleList(
+            head([c + size, 224, 128, size]) for c, size in list(zip(seen, slice_sizes, strict=True))[:-2]
+        )
+        self.y_prior = FactorizedPrior(m)
+
+    def forward(self, y: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+        """Bits of y [B, M, H, W] under the copy and under the prior, element by element."""
+        soft = noisy if self.training else torch.round
+        decoded: list[Tensor] = []
+        bits = []
+        for k, part in enumerate(y.split(self.slice_sizes, 1)):
+            earlier = decoded[: max(0, k - 1)]
+            mean_support = self.mean_naf[k](torch.cat([means, *earlier], 1))
+            mean = self.mean_heads[k](mean_support)
+            scale = self.scale_heads[k](self.scale_naf[k](torch.cat([scales, *earlier], 1)))
+            hard = ste_round(part - mean) + mean
+            bits.append(gaussian_bits(noisy(part) if self.training else hard, mean, scale))
+            if k < len(self.lrp_heads):
+                decoded.append(hard + 0.5 * torch.tanh(self.lrp_heads[k](torch.cat([mean_support, hard], 1))))
+        return torch.cat(bits, 1), self.y_prior.bits(soft(y))
+
+
 class CCA(SliceModel):
     """The model as published; all slices before a slice are seen."""
 
@@ -88,6 +132,7 @@ class CCA(SliceModel):
     stride = 128
     overlap = 256
     exact = (*SliceModel.exact, "mean_naf", "scale_naf")
+    training_only = ("auxiliary",)
 
     def __init__(self, config: CCAConfig | None = None) -> None:
         config = config or CCAConfig()
@@ -120,6 +165,23 @@ class CCA(SliceModel):
     def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
         mean, scale = super().supports(step, means, scales, earlier)
         return self.mean_naf[step](mean), self.scale_naf[step](scale)
+
+    def add_training_parts(self) -> None:
+        self.auxiliary = Auxiliary(self.slice_sizes, self.config.naf_dim, self.config.naf_depth)
+
+    def loss_weights(self, rate_lambda: float) -> tuple[float, float]:
+        return rate_lambda, DISTORTION_WEIGHT  # the paper's lambda weighs the rate
+
+    def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor:
+        """The causal context adjustment term and the prior's term (equations 9 and 11), per pixel."""
+        bits, prior_bits = self.auxiliary(y, *self.hyper_synthesise(z_hat))
+        pixels = y.shape[0] * y.shape[2] * y.shape[3] * self.latent_stride**2
+        saved = y_bits.sum() - bits.sum()
+        return (saved + (torch.exp2(-bits) * prior_bits).sum()) / pixels
+
+    def aux_loss(self) -> Tensor:
+        loss = super().aux_loss()
+        return loss + self.auxiliary.y_prior.aux_loss() if hasattr(self, "auxiliary") else loss
 
 
 def _bottlenecks(dim: int) -> list[nn.Module]:

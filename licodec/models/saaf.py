@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.dictionary import GatedStage
+from licodec.layers.conv import conv3x3
+from licodec.layers.dictionary import Bottleneck, GatedStage
 from licodec.layers.wavelet import OrthogonalLinear, side_branch
 from licodec.layers.window import WindowAttention, from_windows, to_windows
 from licodec.models.dcae import DCAEConfig, DictionaryModel
@@ -17,6 +18,7 @@ from licodec.models.dcae import DCAEConfig, DictionaryModel
 GLOBAL_TOKENS = 2
 # where the side branch joins: after these layers of g_a and of g_s
 JOINTS = (0, 2, 4, 6)
+DENOISING_WEIGHT = 0.1  # ours: the authors publish no training script
 SIDE_GAIN = 1 + 0.1 / 4  # of the decoder's side branch; the attention it is computed from always averages 1/4
 
 
@@ -81,10 +83,42 @@ class SideUp(nn.Module):
         return SIDE_GAIN * self.olp(x)
 
 
+class DenoisingPrior(nn.Module):
+    """Predicts the noise added to y, from z_hat: a regulariser of the latent, in training only."""
+
+    def __init__(self, m: int, z: int) -> None:
+        super().__init__()
+        self.time_embed = nn.Sequential(nn.Linear(1, m), nn.SiLU(), nn.Linear(m, m))
+        self.condition_encoder = nn.Sequential(
+            nn.Conv2d(z, 256, 1), nn.GroupNorm(8, 256), nn.GELU(), conv3x3(256, m), nn.Dropout(0.1), nn.GELU()
+        )
+        self.noise_predictor = nn.Sequential(
+            conv3x3(m, m),
+            nn.GroupNorm(8, m),
+            nn.SiLU(),
+            Bottleneck(m),
+            Bottleneck(m),
+            conv3x3(m, m),
+            nn.GroupNorm(8, m),
+            nn.SiLU(),
+            nn.Conv2d(m, m, 1),
+        )
+
+    def forward(self, y: Tensor, z_hat: Tensor) -> Tensor:
+        """Mean squared error of the prediction, for noise of a random strength a picture."""
+        condition = F.interpolate(self.condition_encoder(z_hat), size=y.shape[2:], mode="bilinear", align_corners=False)
+        time = torch.rand(y.shape[0], 1, device=y.device)
+        noise = torch.randn_like(y)
+        noisy = y + noise * time[:, :, None, None]
+        predicted = self.noise_predictor(noisy + self.time_embed(time)[:, :, None, None] + condition)
+        return F.mse_loss(predicted, noise)
+
+
 class SAAF(DictionaryModel):
     """The model as published; its training-time denoising prior is not part of inference."""
 
     name = "saaf"
+    training_only = ("denoising",)
 
     def __init__(self, config: SAAFConfig | None = None) -> None:
         config = config or SAAFConfig()
@@ -97,6 +131,12 @@ class SAAF(DictionaryModel):
     @classmethod
     def stage(cls, dim: int, depth: int, head_dim: int, window: int) -> GatedStage:
         return GatedStage(dim, [GlobalWindowAttention(dim, dim // head_dim, window) for _ in range(depth)])
+
+    def add_training_parts(self) -> None:
+        self.denoising = DenoisingPrior(self.latent_channels, self.hyper_channels)
+
+    def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor:
+        return DENOISING_WEIGHT * self.denoising(y, z_hat)
 
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         return side_branch(x, self.g_a, self.aux_enc, JOINTS)

@@ -25,6 +25,7 @@ from licodec.models.slices import SliceModel
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the transformer halves in the six stages of g_a and g_s
 NO_SIGHT = float("-inf")
+ORTHOGONALITY_WEIGHT = 0.1
 JOINTS_ENC, JOINTS_DEC = (0, 3, 6, 9), (2, 5, 8, 9)  # layers after which AuxT's branch is added
 
 
@@ -158,6 +159,7 @@ class TCMAuxT(TCM):
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         return side_branch(y_hat, self.g_s, self.AuxT_dec, JOINTS_DEC)
 
-    def extra_loss(self) -> Tensor:
+    def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor:
         """The orthogonality term (AuxT, equation 6), summed over the linear maps."""
-        return sum(m.orthogonality_loss() for m in self.modules() if isinstance(m, OrthogonalLinear))
+        maps = [m for m in self.modules() if isinstance(m, OrthogonalLinear)]
+        return ORTHOGONALITY_WEIGHT * sum(m.orthogonality_loss() for m in maps)

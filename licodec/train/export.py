@@ -19,7 +19,11 @@ def export(
 
     Floats are stored in the model's `storage` type (float16 for `lite`: 0.001 dB).
     """
-    state = {k: v.to(model.storage) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state = {
+        name: tensor.to(model.storage) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+        if name.split(".")[0] not in model.training_only
+    }
     metadata = file.Metadata(model.name, asdict(model.config), quality, licence, notes)
     tables = {"y": gaussian_tables()} | model.z_tables()
     return file.save(path, metadata, state, tables, model.thresholds())

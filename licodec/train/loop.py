@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from licodec.models.base import CompressionModel
 from licodec.train.data import Crops
 from licodec.train.export import export
-from licodec.train.loss import rate_distortion
+from licodec.train.loss import training_loss
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -44,13 +44,14 @@ class TrainConfig:
     lr: float = 1e-3
     lr_min: float = 2e-5
     warmup: int = 100
-    optimizer: str = "muon"
+    optimizer: str = "muon"  # for `lite`; the published models were trained with adam at 1e-4
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
     rate_lambda: float | None = None
     metric: str = "mse"
     precision: str = "auto"
+    quality: int | None = None
 
     def crops(self, step: int) -> tuple[int, int]:
         """Batch size and crop size of a step; the pixels a step stay about the same."""
@@ -71,6 +72,8 @@ def _relative_rate(name: str) -> float:
     """How fast a parameter learns, relative to `lr` (see models/lite.py for the bases)."""
     if name.endswith((".log", "z_mean")):
         return 3.0
+    if name.endswith("quantiles"):
+        return 10.0
     return 0.03 if "_basis." in name else 1.0
 
 
@@ -118,6 +121,8 @@ class Run:
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         optimizers = make_optimizers(model, config)
         self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
+        # the quantiles of a z prior have a loss of their own, which would hide the gradient's norm
+        self.clipped = [p for n, p in self.model.named_parameters() if not n.endswith("quantiles")]
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.step = 0
 
@@ -136,7 +141,7 @@ class Run:
         torch.save(state, temporary)
         os.replace(temporary, self.folder / CHECKPOINT)
         notes = {"steps": str(self.step), "train_config": json.dumps(asdict(self.config))}
-        export(self.ema.module, self.folder / WEIGHTS, notes, self.licence)
+        export(self.ema.module, self.folder / WEIGHTS, notes, self.licence, self.config.quality)
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint. Raises ValueError if it is of another model."""
@@ -165,16 +170,21 @@ class Run:
         self.model.train()
         with self.accelerator.autocast():
             estimate = self.model(x, quality)
-        loss, bpp, mse = rate_distortion(self.accelerator.unwrap_model(self.model), estimate, x, quality, self.config)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        loss = training_loss(self.accelerator.unwrap_model(self.model), estimate, x, quality, self.config)
+        self.accelerator.backward(loss.total)
+        norm = self.accelerator.clip_grad_norm_(self.clipped, self.config.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
         self.step += 1
-        psnr = -10 * math.log10(max(mse, 1e-10))
-        return {"loss": loss.item(), "bpp": bpp, "psnr": psnr, "grad": float(norm), "lr": factor * self.config.lr}
+        return {
+            "loss": loss.total.item(),
+            "bpp": loss.bpp,
+            "psnr": -10 * math.log10(max(loss.mse, 1e-10)),
+            "grad": float(norm),
+            "lr": factor * self.config.lr,
+        }
 
     @torch.no_grad()
     def validate(self, pictures: list[np.ndarray], qualities: tuple[float, ...]) -> list[dict[str, float]]:

@@ -76,8 +76,9 @@ def _unpickle(path: Path) -> object:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"wants to run {wanted[1]}" if wanted else "holds more than tensors and plain data"
         raise WeightsError(f"the pickle {what}; it was not executed, and is refused") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise WeightsError(f"cannot be read as a checkpoint ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # torch's reader raises whatever a damaged stream makes it stumble over
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"cannot be read as a checkpoint ({reason})") from None
 
 
 def _unwrap(content: object) -> State:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from licodec.entropy.tables import Tables
 
-FORMAT = "1"
+FORMAT = 1
 _RESERVED = ("tables.", "thresholds")
 
 
@@ -45,18 +45,22 @@ class Metadata:
     notes: dict[str, str] = field(default_factory=dict)
 
     def to_strings(self, fingerprint: bytes) -> dict[str, str]:
-        body = json.dumps(asdict(self), sort_keys=True)
-        return {"licodec": FORMAT, "metadata": body, "fingerprint": fingerprint.hex()}
+        """As safetensors metadata: one string, since safetensors writes several in random order."""
+        facts = {"format": FORMAT, "fingerprint": fingerprint.hex(), **asdict(self)}
+        return {"licodec": json.dumps(facts, sort_keys=True)}
 
     @classmethod
-    def from_strings(cls, strings: dict[str, str] | None, path: Path) -> Metadata:
+    def from_strings(cls, strings: dict[str, str] | None, path: Path) -> tuple[Metadata, bytes]:
+        """Metadata and fingerprint. Raises WeightsError."""
         if not strings or "licodec" not in strings:
             raise WeightsError(f"{path}: not a licodec weights file; convert checkpoints with `licodec convert`")
-        if strings["licodec"] != FORMAT:
-            raise WeightsError(f"{path}: weights of format {strings['licodec']}, this licodec reads {FORMAT}; upgrade")
         try:
-            return cls(**json.loads(strings["metadata"]))
-        except (KeyError, TypeError, ValueError) as error:
+            facts = json.loads(strings["licodec"])
+            if facts.pop("format") != FORMAT:
+                raise WeightsError(f"{path}: weights of a format this licodec does not read; upgrade licodec")
+            name = bytes.fromhex(facts.pop("fingerprint"))
+            return cls(**facts), name
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WeightsError(f"{path}: damaged metadata ({error}); get the file again") from None
 
 
@@ -126,17 +130,16 @@ def read_header(path: Path) -> Summary:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            strings = file.metadata()
-            metadata = Metadata.from_strings(strings, path)
+            metadata, name = Metadata.from_strings(file.metadata(), path)
             count = 0
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                if not name.startswith(_RESERVED):
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                if not key.startswith(_RESERVED):
                     size = 1
-                    for side in file.get_slice(name).get_shape():
+                    for side in file.get_slice(key).get_shape():
                         size *= side
                     count += size
-            return Summary(metadata, bytes.fromhex(strings["fingerprint"]), count)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            return Summary(metadata, name, count)
+    except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: cannot be read as a weights file ({error}); get it again") from None
 
 
