@@ -13,11 +13,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.layers import winograd
 from licodec.layers.bound import lower_bound
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution that keeps the size; in float64, which torch does slowly, by Winograd's algorithm."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float64:
+            return winograd.conv3x3(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class Conv1x1(nn.Conv2d):
+    """A 1x1 convolution, as a matrix product over the channels of a channels_last map."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.weight[:, :, 0, 0], self.bias)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[B, C, H, W] and [O, C] -> [B, O, H, W]; in float64 on contiguous maps, else on channels_last ones."""
+    if x.dtype == torch.float64:
+        out = torch.matmul(weight, x.flatten(2)) + bias[:, None]
+        return out.view(x.shape[0], -1, *x.shape[2:])
+    return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
     """A convolution that keeps the size but for its stride."""
+    if (kernel, stride) == (3, 1):
+        return Conv3x3(in_channels, out_channels)
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
 
 
@@ -62,7 +95,7 @@ class GDN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         beta = lower_bound(self.beta, (self.BETA_MIN + self.PEDESTAL) ** 0.5) ** 2 - self.PEDESTAL
         gamma = lower_bound(self.gamma, self.PEDESTAL**0.5) ** 2 - self.PEDESTAL
-        norm = F.conv2d(x * x, gamma[:, :, None, None], beta)
+        norm = pointwise(x * x, gamma, beta)
         return x * (norm.sqrt() if self.inverse else norm.rsqrt())
 
 
@@ -73,7 +106,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = Conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.leaky_relu(self.conv1(x))
@@ -115,7 +148,7 @@ class ResidualUnit(nn.Module):
         super().__init__()
         half = channels // 2
         self.conv = nn.Sequential(
-            nn.Conv2d(channels, half, 1), activation(), conv3x3(half, half), activation(), nn.Conv2d(half, channels, 1)
+            Conv1x1(channels, half), activation(), conv3x3(half, half), activation(), Conv1x1(half, channels)
         )
         self.activation = activation()
 
@@ -134,7 +167,7 @@ class GatedAttention(nn.Module):
         self.before = before
         self.conv_a = nn.Sequential(*(ResidualUnit(channels, activation) for _ in range(3)))
         self.conv_b = nn.Sequential(
-            *(ResidualUnit(channels, activation) for _ in range(3)), nn.Conv2d(channels, channels, 1)
+            *(ResidualUnit(channels, activation) for _ in range(3)), Conv1x1(channels, channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.conv import conv, conv3x3, deconv
+from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv
 from licodec.layers.pointwise import Depthwise
 
 DICTIONARY_HEADS = 20
@@ -24,9 +24,9 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        self.conv1 = nn.Conv2d(channels, half, 1)
+        self.conv1 = Conv1x1(channels, half)
         self.conv2 = conv3x3(half, half)
-        self.conv3 = nn.Conv2d(half, channels, 1)
+        self.conv3 = Conv1x1(half, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
@@ -108,14 +108,12 @@ class DenseAggregation(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(dim, dim, 1)
+        self.enter = Conv1x1(dim, dim)
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.GELU(), nn.Conv2d(dim, dim, 1), nn.GELU(), Depthwise(dim), nn.GELU(), nn.Conv2d(dim, dim, 1)
-            )
+            nn.Sequential(nn.GELU(), Conv1x1(dim, dim), nn.GELU(), Depthwise(dim), nn.GELU(), Conv1x1(dim, dim))
             for _ in range(3)
         )
-        self.join = nn.Conv2d(4 * dim, dim, 1)
+        self.join = Conv1x1(4 * dim, dim)
         self.mask = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

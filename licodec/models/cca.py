@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from licodec.layers.conv import conv, conv3x3, deconv, head
+from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
 from licodec.layers.pointwise import Depthwise
@@ -57,11 +57,11 @@ class NAFBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(dim), ChannelNorm(dim)
-        self.dwconv = nn.Sequential(nn.Conv2d(dim, 2 * dim, 1), Depthwise(2 * dim))
-        self.sca = nn.Conv2d(dim, dim, 1)
-        self.conv1 = nn.Conv2d(dim, dim, 1)
-        self.expand = nn.Conv2d(dim, 2 * dim, 1)
-        self.reduce = nn.Conv2d(dim, dim, 1)
+        self.dwconv = nn.Sequential(Conv1x1(dim, 2 * dim), Depthwise(2 * dim))
+        self.sca = Conv1x1(dim, dim)
+        self.conv1 = Conv1x1(dim, dim)
+        self.expand = Conv1x1(dim, 2 * dim)
+        self.reduce = Conv1x1(dim, dim)
         self.beta, self.gamma = (nn.Parameter(torch.zeros(1, dim, 1, 1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,9 +76,9 @@ class NAFTransform(nn.Module):
 
     def __init__(self, channels: int, inner: int, depth: int) -> None:
         super().__init__()
-        self.in_conv = nn.Conv2d(channels, inner, 1)
+        self.in_conv = Conv1x1(channels, inner)
         self.blocks = nn.Sequential(*(NAFBlock(inner) for _ in range(depth)))
-        self.out_conv = nn.Conv2d(inner, channels, 1)
+        self.out_conv = Conv1x1(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.in_conv(x)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.layers.conv import (
+    Conv1x1,
     GatedAttention,
     ResidualBlock,
     ResidualBlockUpsample,
@@ -44,8 +45,8 @@ class MixtureBlock(nn.Module):
     def __init__(self, n: int, head_dim: int, window: int, shifted: bool) -> None:
         super().__init__()
         self.trans_block = SwinBlock(n, n // head_dim, window, window // 2 if shifted else 0, masked=NO_SIGHT)
-        self.conv1_1 = nn.Conv2d(2 * n, 2 * n, 1)
-        self.conv1_2 = nn.Conv2d(2 * n, 2 * n, 1)
+        self.conv1_1 = Conv1x1(2 * n, 2 * n)
+        self.conv1_2 = Conv1x1(2 * n, 2 * n)
         self.conv_block = ResidualBlock(n, n)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,9 +78,9 @@ class SlimAttention(nn.Module):
 
     def __init__(self, channels: int, inner: int = 128) -> None:
         super().__init__()
-        self.in_conv = nn.Conv2d(channels, inner, 1)
+        self.in_conv = Conv1x1(channels, inner)
         self.attention = GatedAttention(inner, SwinPair(inner, 16, 8))
-        self.out_conv = nn.Conv2d(inner, channels, 1)
+        self.out_conv = Conv1x1(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_conv(self.attention(self.in_conv(x)))
