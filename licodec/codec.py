@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from licodec import container, imaging
 from licodec.coding import EntropyTables, decode_latent, encode_latent
@@ -37,6 +36,11 @@ class Encoded:
     payload_bytes: int
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError."""
+    return "can't allocate memory" in str(error)
+
+
 @contextlib.contextmanager
 def _memory_guard() -> Iterator[None]:
     """Turn out-of-memory errors of torch and Python into ours."""
@@ -47,7 +51,7 @@ def _memory_guard() -> Iterator[None]:
     except MemoryError:
         raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
     except RuntimeError as error:
-        if "alloc" not in str(error):
+        if not _is_out_of_memory(error):
             raise
         raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
 
@@ -55,8 +59,9 @@ def _memory_guard() -> Iterator[None]:
 class Codec:
     """A model with its weights and tables on a device, ready to code."""
 
+    @_memory_guard()
     def __init__(self, path: Path, device: torch.device) -> None:
-        """Load a weights file. Raises WeightsError."""
+        """Load a weights file. Raises WeightsError, OutOfMemoryError."""
         weights = weights_file.read(path)
         self.info = model_info(weights.metadata.model)
         self.metadata = weights.metadata
@@ -66,6 +71,8 @@ class Codec:
             model = self.info.build(weights.metadata.config)
             model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()})
         except (RuntimeError, TypeError, ValueError) as error:
+            if _is_out_of_memory(error):
+                raise
             line = str(error).splitlines()[0]
             raise WeightsError(f"{path}: does not fit the model {self.info.name} ({line})") from None
         self.model: CompressionModel = model.prepare().to(device)
@@ -98,12 +105,11 @@ class Codec:
         """Pixels uint8 [H, W, 3] or [H, W] -> [1, 3, grid.height, grid.width], uint8, on the CPU."""
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], 3, 2)
-        x = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
-        left, top = self._corner(x.shape[-1], x.shape[-2], grid)
-        margins = (left, grid.width - x.shape[-1] - left, top, grid.height - x.shape[-2] - top)
-        if self.model.padding == "centred-zeros":
-            return F.pad(x, margins)
-        return F.pad(x.float(), margins, mode="replicate").to(torch.uint8)
+        height, width = pixels.shape[:2]
+        left, top = self._corner(width, height, grid)
+        margins = ((top, grid.height - height - top), (left, grid.width - width - left), (0, 0))
+        mode = "constant" if self.model.padding == "centred-zeros" else "edge"
+        return torch.from_numpy(np.pad(pixels, margins, mode).transpose(2, 0, 1))[None]
 
     def _corner(self, width: int, height: int, grid: Grid) -> tuple[int, int]:
         """Left and top of the picture within the padded one."""
@@ -111,6 +117,7 @@ class Codec:
             return (grid.width - width) // 2, (grid.height - height) // 2
         return 0, 0
 
+    @_memory_guard()
     @torch.inference_mode()
     def encode(self, picture: Picture, quality: float | None = None, tile: int | None = None) -> Encoded:
         """Code a picture as a .lic file.
@@ -128,21 +135,21 @@ class Codec:
         grid, q = self._grid(header), self._tensor(quality)
         x = self._pad(picture.pixels, grid)
         tiles, bits = [], 0.0
-        with _memory_guard():
-            for box in grid.boxes():
-                seen = grid.grown(box)
-                part = x[(..., *seen.slices())].to(self.device).float().div_(255)
-                y = self.model.analyse(part.contiguous(memory_format=torch.channels_last), q)
-                y = y[(..., *box.within(seen).scaled(self.model.latent_stride).slices())].contiguous()
-                coded = encode_latent(self.model, self.tables, y, self.model.hyper_analyse(y, q), q)
-                tiles.append(coded.payload)
-                bits += coded.ideal_bits
+        for box in grid.boxes():
+            seen = grid.grown(box)
+            part = x[(..., *seen.slices())].to(self.device).float().div_(255)
+            y = self.model.analyse(part.contiguous(memory_format=torch.channels_last), q)
+            y = y[(..., *box.within(seen).scaled(self.model.latent_stride).slices())].contiguous()
+            coded = encode_latent(self.model, self.tables, y, self.model.hyper_analyse(y, q), q)
+            tiles.append(coded.payload)
+            bits += coded.ideal_bits
         metadata = {k: v for k, name in METADATA.items() if (v := getattr(picture, name)) is not None}
         if picture.alpha is not None:
             metadata[ALPHA] = imaging.alpha_to_bytes(picture.alpha)
         data = container.write(Container(header, metadata, tiles))
         return Encoded(data, bits, sum(map(len, tiles)))
 
+    @_memory_guard()
     @torch.inference_mode()
     def decode(self, parsed: Container) -> Picture:
         """The picture of a parsed file. Raises WeightsError, CorruptError."""
@@ -155,9 +162,7 @@ class Codec:
             raise CorruptError(f"quality {header.quality:g} is none of {header.model}'s; the file is damaged")
         grid, q = self._grid(header), self._tensor(header.quality)
         left, top = self._corner(header.width, header.height, grid)
-        with _memory_guard():
-            y_hat = self._decode_latents(parsed, grid, q)
-            pixels = self._synthesise(y_hat, grid, q)
+        pixels = self._synthesise(self._decode_latents(parsed, grid, q), grid, q)
         pixels = pixels[top : top + header.height, left : left + header.width]
         if header.grey:
             pixels = np.rint(pixels.astype(np.float32).mean(2)).astype(np.uint8)

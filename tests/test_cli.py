@@ -204,3 +204,15 @@ def test_shell_completion_knows_commands_and_models():
     code = "from licodec.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**os.environ, **env})
     assert result.stdout.split() == [b"lite"], result.stderr
+
+
+def test_a_bug_is_one_line_too(picture_file):
+    """An exception nobody foresaw: one line that asks for a report, exit code 1."""
+    code = (
+        "import sys, licodec.imaging as imaging\n"
+        "imaging.from_pil = lambda *a: 1 / 0\n"
+        f"sys.argv[1:] = ['encode', {str(picture_file)!r}]\n"
+        "from licodec.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert result.returncode == 1 and len(lines(result)) == 1 and "ZeroDivisionError" in lines(result)[0]

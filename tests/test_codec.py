@@ -10,7 +10,7 @@ from PIL import Image
 import licodec
 import licodec.pillow
 from licodec import codec, container, imaging, search
-from licodec.errors import CorruptError, FormatError, InputError, UsageError, WeightsError
+from licodec.errors import CorruptError, FormatError, InputError, OutOfMemoryError, UsageError, WeightsError
 from licodec.weights import store
 
 
@@ -197,3 +197,20 @@ def test_python_interface_and_pillow_plugin(tiny_weights, tmp_path):
     (tmp_path / "bad.lic").write_bytes(path.read_bytes()[:-3])
     with pytest.raises(OSError), Image.open(tmp_path / "bad.lic") as opened:
         opened.load()
+
+
+def test_out_of_memory_is_told_apart(tiny, monkeypatch):
+    """torch's CPU allocator raises a plain RuntimeError; others must not be taken for it."""
+
+    def fail(message):
+        def analyse(x, quality):
+            raise RuntimeError(message)
+
+        return analyse
+
+    monkeypatch.setattr(tiny.model, "analyse", fail("DefaultCPUAllocator: can't allocate memory: you tried"))
+    with pytest.raises(OutOfMemoryError):
+        tiny.encode(picture(64, 64))
+    monkeypatch.setattr(tiny.model, "analyse", fail("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        tiny.encode(picture(64, 64))

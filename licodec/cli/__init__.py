@@ -7,8 +7,6 @@ import sys
 
 import typer
 
-from licodec.errors import LicodecError
-
 app = typer.Typer(
     name="licodec",
     help="Compress photographs with neural networks.\n\n"
@@ -57,15 +55,16 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="licodec")
-    except LicodecError as error:
-        from licodec.cli.common import traceback_wanted
-
-        if traceback_wanted(sys.argv):
-            raise
-        print(f"licodec: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("licodec: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except Exception as error:
+        from licodec.cli.common import as_ours, traceback_wanted
+
+        if traceback_wanted(sys.argv):
+            raise
+        problem = as_ours(error)
+        print(f"licodec: {' '.join(str(problem).split())}", file=sys.stderr)
+        sys.exit(problem.exit_code)

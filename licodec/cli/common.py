@@ -169,8 +169,8 @@ def run(
             began = time.perf_counter()
             try:
                 facts = work(job)
-            except (LicodecError, MemoryError) as error:
-                problem = error if isinstance(error, LicodecError) else OutOfMemoryError("memory does not suffice")
+            except Exception as error:  # one bad input does not stop the others
+                problem = as_ours(error)
                 codes.append(problem.exit_code)
                 _report_failure(job, problem, as_json, verbose)
             else:
@@ -181,6 +181,17 @@ def run(
         if len(jobs) > 1 and not quiet:
             print(f"licodec: {len(codes)} of {len(jobs)} inputs failed", file=sys.stderr)
         raise typer.Exit(codes[0] if len(jobs) == 1 else 1)
+
+
+def as_ours(error: Exception) -> LicodecError:
+    """Any exception as one with an exit code and a line; an unforeseen one is called a bug."""
+    if isinstance(error, LicodecError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError("memory does not suffice")
+    ours = LicodecError(f"a bug in licodec: {type(error).__name__}: {error}; run again with -vv and report it")
+    ours.__cause__ = error
+    return ours
 
 
 def _report_failure(job: Job, problem: LicodecError, as_json: bool, verbose: int) -> None:
