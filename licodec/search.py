@@ -58,6 +58,10 @@ def at_least(codec: Codec, picture: Picture, wanted: float, tile: int | None) ->
 
 def psnr(codec: Codec, picture: Picture, data: bytes) -> float:
     """PSNR in dB of a file's decoded picture, over all colour samples; infinite if equal."""
-    decoded = codec.decode(container.read(data)).pixels
-    error = np.mean((decoded.astype(np.float64) - picture.pixels) ** 2)
+    return pixel_psnr(codec.decode(container.read(data)).pixels, picture.pixels)
+
+
+def pixel_psnr(decoded: np.ndarray, original: np.ndarray) -> float:
+    """PSNR in dB of two uint8 pictures, over all samples."""
+    error = float(np.mean((decoded.astype(np.float64) - original) ** 2))
     return 10 * math.log10(255**2 / error) if error else math.inf

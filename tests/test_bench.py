@@ -1,0 +1,88 @@
+"""The benchmark: its numbers are those of the files, it resumes, and BD is what it should be."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from conftest import licodec, render
+from PIL import Image
+
+from licodec.bench import report
+from licodec.bench.run import Result
+from licodec.cli.bench import parse_qualities
+from licodec.errors import UsageError
+
+
+def test_report_of_a_mixed_folder(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(render(200, 180)).save(folder / "a.png")
+    Image.fromarray(render(90, 120, 1)).convert("L").save(folder / "b.png")
+    (folder / "bad.png").write_bytes(b"no picture")
+    out = tmp_path / "report"
+    command = ("bench", folder, "-q", "1,3,6,8", "--against", "jpeg,webp", "-o", out, "-j", 1)
+    result = licodec(*command)
+    assert result.returncode == 1 and b"bad.png" in result.stderr and b"lite" in result.stdout
+    document = json.loads((out / "results.json").read_text())
+    rows = {(r["codec"], r["setting"], r["image"]): r for r in document["results"]}
+    assert len(rows) == 2 * (4 + 10 + 10) and document["environment"]["torch"]
+    with open(out / "results.csv") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    # one number of each kind, found independently
+    buffer = io.BytesIO()
+    pixels = np.asarray(Image.open(folder / "a.png"))
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=50, optimize=True, subsampling=2)
+    decoded = np.asarray(Image.open(buffer))
+    row = rows["jpeg", 50, "a.png"]
+    assert row["bytes"] == len(buffer.getvalue()) and row["bpp"] == 8 * row["bytes"] / 36000
+    assert row["psnr"] == pytest.approx(10 * np.log10(255**2 / np.mean((decoded.astype(float) - pixels) ** 2)))
+    assert row["ms_ssim"] > 0.8 and rows["jpeg", 50, "b.png"]["ms_ssim"] is None
+    assert licodec("encode", folder / "a.png", "-q", 6, "-o", tmp_path / "a.lic").returncode == 0
+    assert rows["lite", 6, "a.png"]["bytes"] == (tmp_path / "a.lic").stat().st_size
+    for name in ("rd-psnr.svg", "rd-psnr.png", "rd-ms-ssim.svg"):
+        assert (out / name).stat().st_size > 1000
+    # a second run measures nothing; a half line left by a kill does no harm
+    kept = (out / "results.jsonl").read_bytes()
+    (out / "results.jsonl").write_bytes(kept[:-40])
+    assert licodec(*command, "--quiet").returncode == 1
+    lines = (out / "results.jsonl").read_bytes().splitlines()
+    assert len(lines) == len(kept.splitlines()) + 1 and lines[:-2] == kept.splitlines()[:-1]
+
+
+def curve(codec, factor=1.0, image="a", shift=0.0):
+    return [
+        Result(
+            f"{codec}{s}{image}", image, codec, s, 100, 100, 1, factor * 0.1 * 1.5**s, 28 + 1.3 * s + shift, None, 1, 1
+        )
+        for s in range(6)
+    ]
+
+
+def test_bd_of_a_curve_at_80_percent_of_the_rate():
+    results = curve("old") + curve("new", 0.8) + curve("old", image="b") + curve("new", 0.6, "b")
+    (difference,) = report.differences(results, "old")
+    assert difference.bd_rate == pytest.approx(-30, abs=0.2) and difference.bd_rate_per_image == pytest.approx(
+        -30, abs=0.1
+    )
+    assert difference.bd_psnr > 0
+    assert report.differences(results, "absent") == []
+
+
+def test_bd_of_curves_apart_is_not_made_up():
+    (difference,) = report.differences(curve("old") + curve("new", shift=40), "old")
+    assert difference.bd_rate is None and difference.bd_psnr is None
+
+
+def test_qualities():
+    assert parse_qualities("1-3,4.5") == [1, 2, 3, 4.5]
+    for text in ("", "a", "1-b"):
+        with pytest.raises(UsageError):
+            parse_qualities(text)
+
+
+def test_unknown_rival(tmp_path):
+    Image.fromarray(render(70, 70)).save(tmp_path / "a.png")
+    result = licodec("bench", tmp_path, "--against", "betamax")
+    assert result.returncode == 2 and b"betamax" in result.stderr
