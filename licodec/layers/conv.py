@@ -22,11 +22,17 @@ class Conv3x3(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
+        self.register_buffer("kernels", None, persistent=False)
+
+    def freeze(self) -> None:
+        """Transform the weights once; done when a model is made ready to code (see `CompressionModel.prepare`)."""
+        self.kernels = winograd.transform(self.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.float64:
-            return winograd.conv3x3(x, self.weight, self.bias)
-        return super().forward(x)
+        if x.dtype != torch.float64:
+            return super().forward(x)
+        kernels = winograd.transform(self.weight) if self.kernels is None else self.kernels
+        return winograd.conv3x3(x, kernels, self.bias)
 
 
 class Conv1x1(nn.Conv2d):

@@ -34,16 +34,20 @@ _OUTPUT = torch.tensor(
 _INPUT2, _KERNEL2, _OUTPUT2 = (torch.kron(m, m) for m in (_INPUT, _KERNEL, _OUTPUT))
 
 
-def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolution with zeros around, [B, C, H, W] and [O, C, 3, 3] -> [B, O, H, W], all float64."""
+def transform(weight: Tensor) -> Tensor:
+    """What `conv3x3` takes in place of a weight [O, C, 3, 3]: [36, O, C], four times as large."""
+    return (_KERNEL2.to(weight.device) @ weight.reshape(-1, 9).T).view(36, *weight.shape[:2])
+
+
+def conv3x3(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+    """Convolution with zeros around, [B, C, H, W] and `transform(weight)` -> [B, O, H, W], all float64."""
     b, c, height, width = x.shape
-    out_channels = weight.shape[0]
+    out_channels = kernels.shape[1]
     rows, columns = -(-height // 4), -(-width // 4)
     x = F.pad(x, (1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
     patches = x.unfold(2, 6, 4).unfold(3, 6, 4).permute(4, 5, 1, 0, 2, 3).reshape(36, -1)
     patches = (_INPUT2.to(x.device) @ patches).view(36, c, -1)
-    kernels = (_KERNEL2.to(x.device) @ weight.reshape(-1, 9).T).view(36, out_channels, c)
     products = torch.bmm(kernels, patches).view(36, -1)
     out = (_OUTPUT2.to(x.device) @ products).view(4, 4, out_channels, b, rows, columns)
     out = out.permute(3, 2, 4, 0, 5, 1).reshape(b, out_channels, 4 * rows, 4 * columns)[:, :, :height, :width]
-    return out if bias is None else out + bias[:, None, None]
+    return out + bias[:, None, None]

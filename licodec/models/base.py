@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from licodec.entropy.tables import SCALES
 from licodec.layers.bound import lower_bound
+from licodec.layers.conv import Conv3x3
 
 if TYPE_CHECKING:
     from licodec.entropy.tables import Tables
@@ -174,6 +175,9 @@ class CompressionModel(nn.Module):
                 part.data = part.data.double()
             else:
                 part.double()
+                for module in part.modules():
+                    if isinstance(module, Conv3x3):
+                        module.freeze()
         return self
 
 

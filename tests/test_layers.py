@@ -1,0 +1,60 @@
+"""Layers that stand in for torch's: the same results."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from licodec.layers import winograd
+from licodec.layers.conv import Conv1x1, Conv3x3
+from licodec.layers.pointwise import Depthwise
+from licodec.layers.window import WindowAttention
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 8), (17, 6)])
+def test_winograd_is_exact_to_float64(size):
+    torch.manual_seed(0)
+    x = torch.randn(2, 24, *size, dtype=torch.float64) * 10
+    weight, bias = torch.randn(7, 24, 3, 3, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    expected = F.conv2d(x, weight, bias, padding=1)
+    result = winograd.conv3x3(x, winograd.transform(weight), bias)
+    assert float((result - expected).abs().max() / expected.abs().max()) < 1e-13
+
+
+@pytest.mark.parametrize("layer", [Conv3x3(6, 5), Conv1x1(6, 5), Depthwise(6)], ids=lambda m: type(m).__name__)
+def test_float64_paths_compute_the_same_as_float32(layer):
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 9, 7)
+    expected = layer(x)
+    plain = F.conv2d(x, layer.weight, layer.bias, padding=layer.padding, groups=layer.groups)
+    assert torch.allclose(expected, plain, atol=1e-5)
+    assert torch.allclose(layer.double()(x.double()).float(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "shift", "masked"), [(4, 0, -100.0), (4, 2, -100.0), (4, 2, float("-inf")), (8, 4, -100.0)]
+)
+def test_window_attention_against_the_definition(window, shift, masked):
+    """Every position attends to those of its shifted window that are really beside it."""
+    torch.manual_seed(0)
+    heads, dim, h, w = 2, 8, 2 * window, 3 * window
+    layer = WindowAttention(dim, heads, window, shift, masked=masked)
+    x = torch.randn(1, h, w, dim)
+    q, k, v = layer.qkv(x)[0].view(h, w, 3, heads, dim // heads).unbind(2)
+    expected = torch.zeros(h, w, heads, dim // heads)
+
+    def place(row, column):
+        """Window of a position, counted from the shifted origin; those at the map's ends are cut in two."""
+        return (row + window - shift) // window, (column + window - shift) // window
+
+    positions = [(r, c) for r in range(h) for c in range(w)]
+    for row, column in positions:
+        seen = [p for p in positions if place(*p) == place(row, column)]
+        for head in range(heads):
+            logits = []
+            for r, c in seen:
+                bias = layer.bias_table[(row - r + window - 1) * (2 * window - 1) + column - c + window - 1, head]
+                logits.append(layer.scale * q[row, column, head] @ k[r, c, head] + bias)
+            weights = torch.stack(logits).softmax(0)
+            expected[row, column, head] = sum(a * v[r, c, head] for a, (r, c) in zip(weights, seen, strict=True))
+    result = layer(x)[0]
+    assert torch.allclose(result, layer.proj(expected.flatten(2)), atol=1e-5)
