@@ -106,6 +106,7 @@ def save(
     try:
         name = fingerprint(tensors)
         save_file(tensors, temporary, metadata.to_strings(name))
+        temporary.chmod(0o644)  # safetensors keeps it to its owner
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,66 @@
+"""Makes golden files. Run it for a new kind of file only: what is here must decode for ever, as it is.
+
+python tests/golden/make.py NAME
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from conftest import PICTURES, render  # noqa: E402
+
+from licodec import codec, container, imaging  # noqa: E402
+from licodec.models import MODELS  # noqa: E402
+from licodec.train.export import export  # noqa: E402
+
+
+def lite_rgb() -> tuple[codec.Codec, imaging.Picture, dict]:
+    """A photograph, one tile, default weights."""
+    with Image.open(PICTURES / "astronaut.png") as image:
+        return (
+            codec.for_model("lite", 5, device="cpu"),
+            imaging.from_pil(image.crop((100, 20, 260, 164))),
+            {"quality": 5},
+        )
+
+
+def lite_tiled() -> tuple[codec.Codec, imaging.Picture, dict]:
+    """Grey, alpha, metadata, several tiles, a quality between two."""
+    grey = np.asarray(Image.fromarray(render(300, 200)).convert("L"))
+    alpha = np.tile(np.arange(300) % 256, (200, 1)).astype(np.uint8)
+    picture = imaging.Picture(grey, alpha, icc=b"profile", exif=b"Exif\0\0", xmp=b"<x/>")
+    return codec.for_model("lite", 2.37, device="cpu"), picture, {"quality": 2.37, "tile": 128}
+
+
+def conv_hyperprior() -> tuple[codec.Codec, imaging.Picture, dict]:
+    """A published architecture with small random weights, which lie beside the file."""
+    torch.manual_seed(1)
+    weights = HERE / "conv-hyperprior.safetensors"
+    model = MODELS["conv-hyperprior"].build({"M": 16, "Z": 8})
+    with torch.no_grad():  # so that symbols, scales and the picture vary
+        model.g_a[-1].weight.mul_(300)
+        model.h_a[-1].weight.mul_(100)
+        model.h_s[-1].weight.mul_(10)
+        model.h_s[-1].bias[:16] += 3
+        model.g_s[-1].bias += 0.5
+    export(model, weights, {"made_by": "tests"}, "Apache-2.0", 1)
+    return codec.load(weights, "cpu"), imaging.Picture(render(130, 90)), {}
+
+
+MAKERS = {"lite-1-rgb": lite_rgb, "lite-1-tiled": lite_tiled, "conv-hyperprior": conv_hyperprior}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        chosen, picture, options = MAKERS[name]()
+        data = chosen.encode(picture, **options).data
+        (HERE / f"{name}.lic").write_bytes(data)
+        decoded = chosen.decode(container.read(data))
+        (HERE / f"{name}.png").write_bytes(imaging.to_bytes(imaging.Picture(decoded.pixels, decoded.alpha), "PNG"))
