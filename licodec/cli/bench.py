@@ -24,9 +24,10 @@ def bench(
     threads: int = Options.threads,
     quiet: bool = Options.quiet,
 ) -> None:
-    """Compare codecs on your own pictures: real files, decoded again.
+    """Compare codecs on your own pictures.
 
-    The report folder gets results.json, results.csv and rate-distortion plots.
+    Every number is of a real file that was decoded again. The report folder gets
+    results.json, results.csv and rate-distortion plots.
     A killed run goes on where it was; only what changed is measured again.
     Example:  licodec bench kodak/ --against jpeg,webp,avif -o report/
     """

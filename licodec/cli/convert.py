@@ -23,9 +23,9 @@ def convert_upstream(
     force: bool = Options.force,
     quiet: bool = Options.quiet,
 ) -> None:
-    """Convert an author's checkpoint and install it, so that `licodec encode -m MODEL -q Q` uses it.
+    """Install an author's checkpoint.
 
-    Nothing in the checkpoint is executed. Examples:
+    From then on `licodec encode -m MODEL -q Q` uses it. Nothing in the checkpoint is executed. Examples:
     licodec convert-upstream 0.05checkpoint.pth.tar -q 6;  licodec convert ckpt.pth -m tcm -o tcm.safetensors
     """
     from licodec.upstream.convert import convert

@@ -24,9 +24,10 @@ def decode(
     quiet: bool = Options.quiet,
     verbose: int = Options.verbose,
 ) -> None:
-    """Restore pictures from .lic files, by default as PNG beside them.
+    """Restore pictures from .lic files.
 
-    The ending of the output's name chooses the format: .png, .jpg, .webp, .tif, .ppm ...
+    They are written as PNG beside the files unless -o says otherwise. The ending
+    of the output's name chooses the format: .png, .jpg, .webp, .tif, .ppm ...
     Examples:  licodec decode photo.lic;  licodec decode photo.lic -o photo.tif;
     licodec decode out/ -o restored/;  licodec decode - < a.lic > a.png
     """

@@ -36,7 +36,9 @@ def encode(
     quiet: bool = Options.quiet,
     verbose: int = Options.verbose,
 ) -> None:
-    """Compress pictures to .lic files, by default beside the pictures.
+    """Compress pictures to .lic files.
+
+    Each file is written beside its picture unless -o names another place.
 
     Examples:  licodec encode photo.png;  licodec encode -q 6 photos/ -o out/;
     licodec encode photo.jpg --target-size 120k --verify;  cat a.png | licodec encode - > a.lic

@@ -16,7 +16,10 @@ def info(
     file: Annotated[Path, typer.Argument(help="A .lic file, or - for standard input.")],
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Show what a .lic file holds, after checking its checksums. Decodes nothing."""
+    """Show what a .lic file says of itself.
+
+    All checksums are checked; nothing is decoded.
+    """
     from licodec.api import info as read_info
 
     try:

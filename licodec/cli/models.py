@@ -8,7 +8,10 @@ import typer
 
 
 def models(as_json: bool = typer.Option(False, "--json", help="Print JSON, one list of objects.")) -> None:
-    """List the models: qualities, parameters, where their weights are, licence and paper."""
+    """List the models and their weights.
+
+    For each: qualities, parameters, where its weights are, licence and paper.
+    """
     from licodec.weights import store
 
     rows = store.listing()
