@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ from licodec.models.base import walk
 from licodec.train.export import export
 from licodec.train.loop import TrainConfig
 from licodec.train.loss import training_loss
-from licodec.upstream.convert import convert
+from licodec.upstream.convert import convert, load_state
 
 SMALL = {
     "wacnn": {"N": 16, "M": 32, "slices": 4},
@@ -317,3 +318,65 @@ def test_the_authors_picture_through_files_and_processes(name, quality, author, 
         decoded = np.asarray(image).transpose(2, 0, 1).astype(int)
     expected = np.rint(np.clip(golden["x_hat"].reshape(decoded.shape), 0, 1) * 255).astype(int)
     assert np.abs(decoded - expected).max() <= 1 and (decoded == expected).mean() > 0.999
+
+
+def compressai_layout(name, state):
+    """The authors' tensors as CompressAI's own converters lay them out (the way there; ours is the way back)."""
+    renames = [
+        (r"^(z_)?entropy_bottleneck\.", "latent_codec.z.entropy_bottleneck."),
+        (r"^h_a\.", "latent_codec.h_a."),
+        (r"^h_z_s1\.", "latent_codec.h_s.h_scale_s."),
+        (r"^h_z_s2\.", "latent_codec.h_s.h_mean_s."),
+        (r"^(h_(?:mean|scale)_s)\.", r"latent_codec.h_s.\1."),
+        (r"^cc_(mean|scale)_transforms\.(\d+)\.", r"latent_codec.y.channel_context.y\2.\1_cc."),
+        (r"^(mean|scale)_cc_transforms\.(\d+)\.", r"latent_codec.y.channel_context.y\2.\1_cc."),
+        (r"^atten_(mean|scale)\.(\d+)\.0\.", r"latent_codec.y.channel_context.y\2.\1_support_transform."),
+        (r"^(mean|scale)_NAF_transforms\.(\d+)\.", r"latent_codec.y.channel_context.y\2.\1_support_transform."),
+        (r"^dt_cross_attention\.(\d+)\.", r"latent_codec.y.channel_context.y\1.cross_attention."),
+        (r"^lrp_transforms\.(\d+)\.", r"latent_codec.y.latent_codec.y\1.lrp_transform."),
+        (r"^gaussian_conditional\.", "latent_codec.y.latent_codec.y0.gaussian_conditional."),
+        (r"^aux_entropymodel\.", "aux_entropy_model."),
+        (r"^dt$", "shared_dictionary.dt"),
+    ]
+    if name == "cca":
+        renames += [
+            (r"\.dwconv\.", ".pointwise_depthwise."),
+            (r"\.sca\.", ".channel_attention."),
+            (r"\.FFN\.", ".feed_forward."),
+        ]
+        renames += [(r"\.in_conv\.", ".input_projection."), (r"\.out_conv\.", ".output_projection.")]
+    if name in ("tcm", "wacnn"):
+        renames += [(r"\.ln([12])\.", r".norm\1."), (r"\.mlp\.0\.", ".mlp.fc1."), (r"\.mlp\.2\.", ".mlp.fc2.")]
+        renames += [(r"\.msa\.embedding_layer\.", ".msa.attn.qkv."), (r"\.msa\.linear\.", ".msa.output_proj.")]
+        renames += [(r"(conv_b\.0)\.attn\.", r"\1.attn.attn.")]
+    m = state["h_a.0.conv.weight"].shape[1] if "dt" in state else 0
+    out = {}
+    for key, value in state.items():
+        key = key.removeprefix("module.")
+        naf = name == "cca" and f"{key.rpartition('.conv1.')[0]}.beta" in state
+        for pattern, new in renames + ([(r"\.conv1\.", ".project.")] if naf else []):
+            key = re.sub(pattern, new, key)
+        if key.endswith(".msa.relative_position_params") and name == "tcm":
+            key = key.replace(".relative_position_params", ".attn.relative_position_bias_table")
+            value = value.permute(1, 2, 0).reshape(-1, value.shape[0])
+        if key.endswith(".msa.output_proj.weight"):
+            out[key.replace("output_proj", "attn.proj")] = torch.eye(len(value))
+        if key.endswith(".msa.output_proj.bias"):
+            out[key.replace("output_proj", "attn.proj")] = torch.zeros_like(value)
+        if m and re.search(r"(_cc|lrp_transform)\.0\.weight$|x_trans\.weight$", key):
+            value = torch.cat([value[:, m : 2 * m], value[:, :m], value[:, 2 * m :]], 1)
+        out[key] = value
+    return out
+
+
+@pytest.mark.parametrize("name", [n for n in ("wacnn", "stf", "tcm", "cca", "dcae", "saaf") if n in GOLDEN])
+def test_compressai_layout_converts_to_the_same(name, author, tmp_path):
+    path = author(name)
+    expected = convert(path).model.state_dict()
+    state = compressai_layout(name, load_state(path))
+    assert not any(k.startswith(("h_a.", "h_mean_s.", "lrp_transforms.", "entropy_bottleneck.")) for k in state)
+    torch.save(state, tmp_path / "compressai.pth")
+    converted = convert(tmp_path / "compressai.pth")
+    assert converted.model.name == name
+    for key, value in converted.model.state_dict().items():
+        assert torch.equal(value, expected[key]), key

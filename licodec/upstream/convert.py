@@ -15,6 +15,7 @@ from licodec.errors import InputError, UsageError, WeightsError
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
 from licodec.train.export import export
+from licodec.upstream import compressai
 from licodec.upstream.layouts import LAYOUTS, Layout, State
 
 WRAPPERS = ("state_dict", "model_state_dict", "ema", "model", "net")
@@ -125,6 +126,11 @@ def convert(path: Path, model: str | None = None, quality: int | None = None) ->
         InputError, UsageError, WeightsError: with a line that says what is wrong.
     """
     state = load_state(path)
+    if compressai.is_compressai(state):
+        try:
+            state = compressai.to_authors(state)
+        except KeyError as error:
+            raise WeightsError(f"a tensor of CompressAI's layout is missing: {error.args[0]}") from None
     layout = recognise(state, model)
     info = model_info(layout.model)
     if quality is None and len(info.qualities) == 1:
