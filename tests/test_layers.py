@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from licodec.layers import window as window_layers
 from licodec.layers import winograd
 from licodec.layers.conv import Conv1x1, Conv3x3
 from licodec.layers.pointwise import Depthwise
-from licodec.layers.window import WindowAttention
+from licodec.layers.window import SwinBlock, WindowAttention
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 8), (17, 6)])
@@ -58,3 +59,15 @@ def test_window_attention_against_the_definition(window, shift, masked):
             expected[row, column, head] = sum(a * v[r, c, head] for a, (r, c) in zip(weights, seen, strict=True))
     result = layer(x)[0]
     assert torch.allclose(result, layer.proj(expected.flatten(2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("strip", [1, 40, 10_000])
+def test_a_swin_block_strip_by_strip_is_the_same(shift, strip, monkeypatch):
+    torch.manual_seed(0)
+    block = SwinBlock(8, 2, 4, shift)
+    x = torch.randn(2, 16, 12, 8)
+    whole = block(x)  # with gradients: all at once
+    monkeypatch.setattr(window_layers, "STRIP", strip)
+    with torch.no_grad():
+        assert torch.allclose(block(x), whole, atol=1e-6)

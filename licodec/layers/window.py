@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+STRIP = 4096  # positions that a Swin block takes at a time in inference; their activations fit the cache
+
 
 def relative_index(window: int) -> Tensor:
     """Row of the bias table for each pair of positions in a window: int64 [w*w, w*w]."""
@@ -65,12 +67,16 @@ class WindowAttention(nn.Module):
             x = F.pad(x, (0, 0, 0, padding[0], 0, padding[1]))
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
-        x = from_windows(self.proj(self.attend(self.qkv(to_windows(x, self.window)))), self.window)
+        x = self.within_windows(x)
         if self.shift:
             x = x.roll((self.shift, self.shift), (1, 2))
         return x[:, :h, :w] if any(padding) else x
 
-    def attend(self, qkv: Tensor) -> Tensor:
+    def within_windows(self, x: Tensor, bottom: bool = True) -> Tensor:
+        """Attention of a map that has been shifted, or of a strip of it; `bottom`: it holds the last windows."""
+        return from_windows(self.proj(self.attend(self.qkv(to_windows(x, self.window)), bottom)), self.window)
+
+    def attend(self, qkv: Tensor, bottom: bool = True) -> Tensor:
         """[B, rows, columns, w*w, 3*C] -> [B, rows, columns, w*w, C]."""
         b, rows, columns, n, c3 = qkv.shape
         heads = qkv.view(b, rows, columns, n, 3, self.heads, c3 // 3 // self.heads)
@@ -83,7 +89,7 @@ class WindowAttention(nn.Module):
                 for last_column, part_columns in ((False, slice(0, -1)), (True, slice(-1, None))):
                     part = (slice(None), part_rows, part_columns)
                     if (last_row or last_column) and q[part].shape[1] and q[part].shape[2]:
-                        mask = bias + self._mask(last_row, last_column).to(bias)
+                        mask = bias + self._mask(last_row and bottom, last_column).to(bias)
                         out[part] = self._scaled_dot(q[part], k[part], v[part], mask)
         return out
 
@@ -114,8 +120,22 @@ class SwinBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        window, shift = self.attn.window, self.attn.shift
+        if torch.is_grad_enabled() or x.shape[1] % window or x.shape[2] % window:
+            x = x + self.attn(self.norm1(x))
+            return x + self.mlp(self.norm2(x))
+        # Strip by strip, so that what lies between the layers stays in the cache. All but
+        # the attention works position by position, hence also on the shifted map.
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+        out = torch.empty_like(x)
+        rows = window * max(1, STRIP // (x.shape[2] * window))
+        for top in range(0, x.shape[1], rows):
+            strip = x[:, top : top + rows]
+            bottom = top + rows >= x.shape[1]
+            strip = strip + self.attn.within_windows(self.norm1(strip), bottom)
+            torch.add(strip, self.mlp(self.norm2(strip)), out=out[:, top : top + rows])
+        return out.roll((shift, shift), (1, 2)) if shift else out
 
 
 class PatchMerging(nn.Module):
