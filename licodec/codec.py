@@ -68,8 +68,10 @@ class Codec:
         self.fingerprint = weights.fingerprint
         self.device = device
         try:
-            model = self.info.build(weights.metadata.config)
-            model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()})
+            with torch.device("meta"):  # nothing is allocated or initialised before the shapes are known to fit
+                model = self.info.build(weights.metadata.config)
+            state = {k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()}
+            model.load_state_dict(state, assign=True)
         except (RuntimeError, TypeError, ValueError) as error:
             if _is_out_of_memory(error):
                 raise

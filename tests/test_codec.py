@@ -214,3 +214,16 @@ def test_out_of_memory_is_told_apart(tiny, monkeypatch):
     monkeypatch.setattr(tiny.model, "analyse", fail("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
         tiny.encode(picture(64, 64))
+
+
+@pytest.mark.parametrize(
+    "config", [{"N": 10**9}, {"blocks": 10**9}, {"N": 0}, {"N": "many"}, {"nonsense": 1}, {"M": 64}]
+)
+def test_weights_that_lie_about_their_size_are_refused_at_once(tiny, tiny_weights, tmp_path, config):
+    from licodec.weights import file
+
+    weights = file.read(tiny_weights)
+    lying = file.Metadata("lite", {**weights.metadata.config, **config})
+    file.save(tmp_path / "w.safetensors", lying, weights.state, {"y": tiny.tables.y}, tiny.model.thresholds())
+    with pytest.raises(WeightsError, match="does not fit"):
+        codec.load(tmp_path / "w.safetensors", "cpu")

@@ -16,7 +16,7 @@ STRIP = 4096  # positions that a Swin block takes at a time in inference; their 
 
 def relative_index(window: int) -> Tensor:
     """Row of the bias table for each pair of positions in a window: int64 [w*w, w*w]."""
-    position = torch.arange(window)
+    position = torch.arange(window, device="cpu")  # also where the model is built without memory
     row, column = (p.flatten() for p in torch.meshgrid(position, position, indexing="ij"))
     down = row[:, None] - row + window - 1
     across = column[:, None] - column + window - 1

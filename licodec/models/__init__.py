@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from licodec.models.base import CompressionModel
 
 
+LARGEST = 4096  # of any size in a configuration: channels, blocks, slices
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of a model without loading it.
@@ -42,7 +45,15 @@ class ModelInfo:
         return getattr(importlib.import_module(module), name)
 
     def build(self, config: dict[str, object]) -> CompressionModel:
-        """A model with untrained weights. Raises TypeError or ValueError on a wrong configuration."""
+        """A model with untrained weights.
+
+        Raises:
+            TypeError, ValueError: a wrong configuration, or one of absurd size (it may come from a file).
+        """
+        for value in config.values():
+            sizes = value if isinstance(value, list | tuple) else [value]
+            if len(sizes) > 64 or not all(isinstance(size, int) and 0 < size <= LARGEST for size in sizes):
+                raise ValueError(f"sizes of {self.name} are out of range: {value}")
         cls = self.load_class()
         module = importlib.import_module(cls.__module__)
         return cls(getattr(module, f"{cls.__name__}Config")(**config))
