@@ -86,3 +86,23 @@ def test_unknown_rival(tmp_path):
     Image.fromarray(render(70, 70)).save(tmp_path / "a.png")
     result = licodec("bench", tmp_path, "--against", "betamax")
     assert result.returncode == 2 and b"betamax" in result.stderr
+
+
+def test_compare(tmp_path):
+    pixels = render(200, 180)
+    changed = pixels.copy()
+    changed[10, 20] ^= 4
+    for name, picture in (("a.png", pixels), ("b.png", changed), ("c.png", pixels[:100])):
+        Image.fromarray(picture).save(tmp_path / name)
+    result = licodec("compare", tmp_path / "a.png", tmp_path / "b.png", "--json", "-o", tmp_path / "d.png")
+    facts = json.loads(result.stdout)
+    error = np.mean((pixels.astype(float) - changed) ** 2)
+    assert facts["psnr"] == pytest.approx(10 * np.log10(255**2 / error))
+    assert facts["largest_difference"] == 4 and facts["samples_that_differ"] == pytest.approx(3 / pixels.size)
+    assert facts["ms_ssim"] > 0.999
+    with Image.open(tmp_path / "d.png") as difference:
+        assert difference.getpixel((20, 10)) == (32, 32, 32) and difference.getpixel((0, 0)) == (0, 0, 0)
+    assert b"equal" in licodec("compare", tmp_path / "a.png", tmp_path / "a.png").stdout
+    assert licodec("compare", tmp_path / "a.png", tmp_path / "c.png").returncode == 2
+    result = licodec("compare", tmp_path / "a.png", tmp_path / "none.png")
+    assert result.returncode == 1 and b"none.png" in result.stderr

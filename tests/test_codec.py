@@ -1,5 +1,6 @@
 """Picture to file and back through the Python interface, with a tiny model."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -227,3 +228,25 @@ def test_weights_that_lie_about_their_size_are_refused_at_once(tiny, tiny_weight
     file.save(tmp_path / "w.safetensors", lying, weights.state, {"y": tiny.tables.y}, tiny.model.thresholds())
     with pytest.raises(WeightsError, match="does not fit"):
         codec.load(tmp_path / "w.safetensors", "cpu")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_forged_files_end_in_an_error_of_ours(tiny, seed):
+    """Damage behind valid checksums, as an attacker would make it: noticed, and never a crash."""
+    rng = np.random.default_rng(seed)
+    parsed = container.read(tiny.encode(imaging.Picture(render(90, 70), alpha=render(90, 70)[:, :, 0]), 5).data)
+    header, tile, alpha = parsed.header, bytearray(parsed.tiles[0]), bytearray(parsed.metadata["A"])
+    match seed % 4:
+        case 0:
+            tile[rng.integers(len(tile))] ^= rng.integers(1, 256)
+        case 1:
+            header = dataclasses.replace(
+                header, width=int(rng.choice([1, 500, 3000])), height=int(rng.choice([1, 200]))
+            )
+        case 2:
+            tile = tile[: rng.integers(len(tile))] if seed % 8 == 2 else tile + rng.bytes(8)
+        case 3:
+            alpha[rng.integers(len(alpha))] ^= rng.integers(1, 256)
+    forged = container.Container(header, {"A": bytes(alpha)}, [bytes(tile)])
+    with pytest.raises(CorruptError):
+        tiny.decode(container.read(container.write(forged)))

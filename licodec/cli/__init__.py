@@ -34,12 +34,13 @@ def _root(
 
 
 def _register() -> None:
-    from licodec.cli import bench, convert, decode, encode, info, models, train
+    from licodec.cli import bench, compare, convert, decode, encode, info, models, train
 
     app.command("encode")(encode.encode)
     app.command("decode")(decode.decode)
     app.command("info")(info.info)
     app.command("models")(models.models)
+    app.command("compare")(compare.compare)
     app.command("bench")(bench.bench)
     app.command("train")(train.train)
     app.command("convert-upstream")(convert.convert_upstream)
