@@ -107,6 +107,14 @@ def test_folders_json_and_partial_failure(tmp_path):
         assert image.size == (60, 80)
 
 
+def test_inputs_of_one_name_keep_their_endings(tmp_path):
+    for name in ("a.png", "a.jpg", "b.png"):
+        Image.fromarray(render(70, 60)).save(tmp_path / name)
+    result = licodec("encode", tmp_path, "-o", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg.lic", "a.png.lic", "b.lic"]
+
+
 def test_nothing_is_overwritten_without_force(picture_file):
     target = picture_file.with_suffix(".lic")
     target.write_bytes(b"precious")

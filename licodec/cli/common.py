@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ def plan(inputs: list[Path], out: Path | None, suffixes: Iterable[str], rename: 
     """Pair each input with its output.
 
     Folders are searched for files with one of `suffixes`; below an output
-    folder they keep their places. `rename` gives the output's name.
+    folder they keep their places. `rename` gives the output's name; inputs that
+    would share it keep their endings, see `_tell_apart`.
 
     Raises:
         UsageError: an output for several inputs is not a folder, or two inputs share an output.
@@ -87,16 +89,22 @@ def plan(inputs: list[Path], out: Path | None, suffixes: Iterable[str], rename: 
         else:
             target = out or (STREAM if source == STREAM else rename(source))
         jobs.append(Job(source, target))
-    _refuse_collisions(jobs)
-    return jobs
+    return _tell_apart(jobs)
 
 
-def _refuse_collisions(jobs: list[Job]) -> None:
+def _tell_apart(jobs: list[Job]) -> list[Job]:
+    """Inputs that would share an output, a.png and a.jpg, keep their endings: a.png.lic, a.jpg.lic."""
+    shared = {target for target, count in Counter(job.target for job in jobs).items() if count > 1}
+    jobs = [
+        Job(job.source, job.target.with_name(job.source.name + job.target.suffix)) if job.target in shared else job
+        for job in jobs
+    ]
     seen: dict[Path, Path] = {}
     for job in jobs:
-        if job.target != STREAM and job.target in seen:
+        if job.target in seen:
             raise UsageError(f"{seen[job.target]} and {job.source} would both be written to {job.target}")
         seen[job.target] = job.source
+    return jobs
 
 
 def read_source(source: Path) -> bytes:
