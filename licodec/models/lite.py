@@ -7,13 +7,16 @@ training pictures (see `init_from_pictures`), so that training starts from a
 block transform codec rather than from noise. The decoder mirrors this. The
 matrices called `*_basis` hold these transforms and learn slowly (their entries
 are of very different size); a square matrix beside each, which starts as the
-identity and sees whitened channels, learns at the full rate.
+identity and sees channels of similar size, learns at the full rate.
 
 Rate: eight rows of channel gains in the log domain, interpolated between the
 qualities 1 to 8 (gained VAE, Cui et al., CVPR 2021). Entropy model: a hyperprior
 and a quadtree context of four passes (as DCVC-DC, Li et al., CVPR 2023): each
 pass codes one of the four positions of every 2x2 cell, another one in each of
-four channel groups. All entropy networks run at 1/32, one vector a cell.
+four channel groups. The context networks run at 1/32, one vector a cell.
+
+Cost, thousands of multiplications a pixel: 13.4 for each transform, 3.4 for all
+entropy networks together.
 """
 
 from __future__ import annotations
@@ -212,8 +215,8 @@ class Lite(CompressionModel):
     def init_from_pictures(self, patches: Tensor) -> None:
         """Start the transforms as a KLT of 16x16 patches [K, 3, 16, 16] in [0, 1].
 
-        Channels are scaled after each matrix (see `_half_whitening`); the gains hold the step sizes
-        that are optimal at high rate, and sigma the channels' deviations.
+        Channels are scaled after each matrix (see `_half_whitening`); the gains hold
+        step sizes that fit each quality's lambda, and sigma the channels' deviations.
         """
         n, m = self.config.N, self.config.M
         x = F.pixel_unshuffle(patches - 0.5, 8)  # [K, 192, 2, 2]
