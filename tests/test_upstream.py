@@ -23,6 +23,7 @@ from licodec.train.export import export
 from licodec.train.loop import TrainConfig
 from licodec.train.loss import training_loss
 from licodec.upstream.convert import convert, load_state
+from licodec.upstream.layouts import LAYOUTS
 
 SMALL = {
     "wacnn": {"N": 16, "M": 32, "slices": 4},
@@ -380,3 +381,26 @@ def test_compressai_layout_converts_to_the_same(name, author, tmp_path):
     assert converted.model.name == name
     for key, value in converted.model.state_dict().items():
         assert torch.equal(value, expected[key]), key
+
+
+@pytest.mark.skipif("cca" not in GOLDEN, reason="shared/upstream is not here")
+def test_the_authors_training_terms_of_cca(author):
+    """Its auxiliary model, which coding drops, loaded by hand; in eval mode, as recorded."""
+    golden = recorded("cca")
+    path = author("cca")
+    model = convert(path).model.eval()
+    model.add_training_parts()
+    prefix = "aux_entropymodel."
+    state = {k.removeprefix(prefix): v for k, v in load_state(path).items() if k.startswith(prefix)}
+    layout = next(layout for layout in LAYOUTS if layout.model == "cca")
+    renamed = layout.translate({k.replace("y_entropy_bottleneck.", "entropy_bottleneck."): v for k, v in state.items()})
+    model.auxiliary.load_state_dict({k.replace("z_prior.", "y_prior."): v for k, v in renamed.items()})
+    model.auxiliary.eval()
+    with torch.no_grad():
+        y, z_hat = torch.from_numpy(golden["y"]), torch.from_numpy(golden["z_hat"])
+        bits, prior_bits = model.auxiliary(y, *model.hyper_synthesise(z_hat))
+        extra = model.extra_loss(y, z_hat, torch.tensor([float(golden["forward_bits_y"].item())]))
+    assert bits.sum().item() == pytest.approx(golden["forward_bits_y_cca"].item(), rel=1e-4)
+    assert prior_bits.sum().item() == pytest.approx(golden["forward_bits_y_aux"].item(), rel=1e-4)
+    expected = golden["training_cca_loss"].item() + golden["training_aux2_loss"].item()
+    assert extra.item() == pytest.approx(expected, rel=1e-4)

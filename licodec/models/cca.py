@@ -110,7 +110,6 @@ class Auxiliary(nn.Module):
 
     def forward(self, y: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Bits of y [B, M, H, W] under the copy and under the prior, element by element."""
-        soft = noisy if self.training else torch.round
         decoded: list[Tensor] = []
         bits = []
         for k, part in enumerate(y.split(self.slice_sizes, 1)):
@@ -122,7 +121,9 @@ class Auxiliary(nn.Module):
             bits.append(gaussian_bits(noisy(part) if self.training else hard, mean, scale))
             if k < len(self.lrp_heads):
                 decoded.append(hard + 0.5 * torch.tanh(self.lrp_heads[k](torch.cat([mean_support, hard], 1))))
-        return torch.cat(bits, 1), self.y_prior.bits(soft(y))
+        medians = self.y_prior.medians()
+        soft = noisy(y) if self.training else (y - medians).round() + medians
+        return torch.cat(bits, 1), self.y_prior.bits(soft)
 
 
 class CCA(SliceModel):

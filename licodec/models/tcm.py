@@ -26,7 +26,7 @@ from licodec.models.slices import SliceModel
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the transformer halves in the six stages of g_a and g_s
 NO_SIGHT = float("-inf")
-ORTHOGONALITY_WEIGHT = 0.1
+ORTHOGONALITY_WEIGHT = 0.1  # the default of the authors' training script
 JOINTS_ENC, JOINTS_DEC = (0, 3, 6, 9), (2, 5, 8, 9)  # layers after which AuxT's branch is added
 
 
