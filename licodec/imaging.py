@@ -110,7 +110,11 @@ def read(source: Path | bytes, max_pixels: int = MAX_PIXELS, strip: bool = False
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         with _without_pillows_limit(), Image.open(opened) as image:
             check_pixels(*image.size, max_pixels)
-            return from_pil(image, strip)
+            deep = image.mode in ("RGB", "RGBA") and any(";16" in str(tile) for tile in image.tile)
+            picture = from_pil(image, strip)
+            if deep:  # Pillow has no mode for it and reads the upper 8 bits
+                picture.warnings.append("16-bit samples are reduced to 8 bits")
+            return picture
     except FileNotFoundError:
         raise InputError("no such file") from None
     except UnidentifiedImageError:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -133,6 +135,18 @@ def test_metadata_is_kept_and_orientation_applied_once(tiny):
     assert decoded.getexif().get(0x0112, 1) == 1 and decoded.getexif()[0x010F] == "Maker"
     assert decoded.info["icc_profile"] == b"p" * 200
     assert imaging.read(source, strip=True).exif is None
+
+
+def test_16_bit_colour_is_not_cut_silently():
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + bytes(range(48)) for _ in range(8))  # 8 pixels a row, 3 samples of 2 bytes
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    taken = imaging.read(data)
+    assert taken.warnings == ["16-bit samples are reduced to 8 bits"]
+    assert taken.pixels[0, 1].tolist() == [6, 8, 10]
 
 
 def test_animation_is_refused():
