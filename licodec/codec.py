@@ -70,8 +70,7 @@ class Codec:
         try:
             with torch.device("meta"):  # nothing is allocated or initialised before the shapes are known to fit
                 model = self.info.build(weights.metadata.config)
-            state = {k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()}
-            model.load_state_dict(state, assign=True)
+            model.load_state_dict(weights.float_state(), assign=True)
         except (RuntimeError, TypeError, ValueError) as error:
             if _is_out_of_memory(error):
                 raise
@@ -104,9 +103,7 @@ class Codec:
         return Grid(padded(header.height, stride), padded(header.width, stride), header.tile, header.overlap)
 
     def _pad(self, pixels: np.ndarray, grid: Grid) -> Tensor:
-        """Pixels uint8 [H, W, 3] or [H, W] -> [1, 3, grid.height, grid.width], uint8, on the CPU."""
-        if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, 2)
+        """Pixels uint8 [H, W, 3] -> [1, 3, grid.height, grid.width], uint8, on the CPU."""
         height, width = pixels.shape[:2]
         left, top = self._corner(width, height, grid)
         margins = ((top, grid.height - height - top), (left, grid.width - width - left), (0, 0))
@@ -135,7 +132,7 @@ class Codec:
         grey = picture.pixels.ndim == 2
         header = Header(self.info.name, self.fingerprint, quality, width, height, grey, tile, overlap if tile else 0)
         grid, q = self._grid(header), self._tensor(quality)
-        x = self._pad(picture.pixels, grid)
+        x = self._pad(picture.rgb, grid)
         tiles, bits = [], 0.0
         for box in grid.boxes():
             seen = grid.grown(box)

@@ -45,6 +45,11 @@ class Picture:
         """Width, height."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
+    @property
+    def rgb(self) -> np.ndarray:
+        """The pixels as uint8 [H, W, 3], three equal channels if grey."""
+        return self.pixels if self.pixels.ndim == 3 else np.repeat(self.pixels[:, :, None], 3, 2)
+
     def to_pil(self) -> Image.Image:
         """A Pillow picture of mode L, LA, RGB or RGBA, metadata in its `info`."""
         image = Image.fromarray(self.pixels)

@@ -143,8 +143,7 @@ def _end_line(file: BinaryIO) -> None:
 
 
 def _load(path: Path) -> tuple[np.ndarray, str]:
-    picture = imaging.read(path)
-    pixels = picture.pixels if picture.pixels.ndim == 3 else np.repeat(picture.pixels[:, :, None], 3, 2)
+    pixels = imaging.read(path).rgb
     return pixels, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
 
 

@@ -61,8 +61,6 @@ def compare(
 
 def _pixels(path: Path) -> np.ndarray:
     """uint8 [H, W, 3] of a picture or a .lic. Raises LicodecError that names the file."""
-    import numpy as np
-
     from licodec import container, imaging
 
     try:
@@ -71,12 +69,10 @@ def _pixels(path: Path) -> np.ndarray:
             from licodec import codec
 
             parsed = container.read(data)
-            pixels = codec.for_header(parsed.header).decode(parsed).pixels
-        else:
-            pixels = imaging.read(data).pixels
+            return codec.for_header(parsed.header).decode(parsed).rgb
+        return imaging.read(data).rgb
     except LicodecError as error:
         raise type(error)(f"{path}: {error}") from None
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, 2)
 
 
 def _ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:

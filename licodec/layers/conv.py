@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from licodec.layers import winograd
 from licodec.layers.bound import lower_bound
+from licodec.layers.pointwise import exact_pointwise
 
 
 class Conv3x3(nn.Conv2d):
@@ -48,8 +49,7 @@ class Conv1x1(nn.Conv2d):
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """[B, C, H, W] and [O, C] -> [B, O, H, W]; in float64 on contiguous maps, else on channels_last ones."""
     if x.dtype == torch.float64:
-        out = torch.matmul(weight, x.flatten(2)) + bias[:, None]
-        return out.view(x.shape[0], -1, *x.shape[2:])
+        return exact_pointwise(x, weight, bias)
     return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
@@ -73,6 +73,22 @@ def deconv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2
 def subpel_conv3x3(in_channels: int, out_channels: int, factor: int = 1) -> nn.Sequential:
     """A 3x3 convolution and a pixel shuffle, Shi et al. (CVPR 2016)."""
     return nn.Sequential(conv3x3(in_channels, out_channels * factor**2), nn.PixelShuffle(factor))
+
+
+def hyper_analysis(widths: list[int]) -> nn.Sequential:
+    """From y at 1/16 to z at 1/64 as in WACNN and STF: five 3x3 convolutions, the third and fifth strided."""
+    layers: list[nn.Module] = []
+    for (before, after), stride in zip(itertools.pairwise(widths), (1, 1, 2, 1, 2), strict=True):
+        layers += [conv3x3(before, after, stride), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def hyper_synthesis(widths: list[int]) -> nn.Sequential:
+    """The way back: the second and fourth double the size; the means and the scales have one each."""
+    layers: list[nn.Module] = []
+    for (before, after), factor in zip(itertools.pairwise(widths), (1, 2, 1, 2, 1), strict=True):
+        layers += [subpel_conv3x3(before, after, 2) if factor == 2 else conv3x3(before, after), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def head(widths: list[int], activation: type[nn.Module] = nn.GELU) -> nn.Sequential:

@@ -7,6 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def exact_pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1 convolution in float64: contiguous [B, C, H, W] and [O, C] -> [B, O, H, W]."""
+    out = torch.matmul(weight, x.flatten(2)) + bias[:, None]
+    return out.view(x.shape[0], -1, *x.shape[2:])
+
+
 class Pointwise(nn.Module):
     """A 1x1 convolution, [B, in, H, W] -> [B, out, H, W].
 
@@ -22,8 +28,7 @@ class Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float64:  # torch has no fast float64 convolution, but a fast dgemm
-            out = torch.matmul(self.weight, x.flatten(2)) + self.bias[:, None]
-            return out.view(x.shape[0], -1, *x.shape[2:])
+            return exact_pointwise(x, self.weight, self.bias)
         return F.conv2d(x, self.weight[:, :, None, None], self.bias)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from licodec.layers.conv import conv3x3, subpel_conv3x3
+from licodec.layers.conv import conv3x3, hyper_analysis, hyper_synthesis
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
 from licodec.models.slices import SliceModel
 
@@ -50,34 +50,9 @@ class STF(SliceModel):
         )
         e = config.embed
         self.end_conv = nn.Sequential(nn.Conv2d(e, 4 * e, 5, padding=2), nn.PixelShuffle(2), conv3x3(e, 3))
-        self.h_a = nn.Sequential(
-            conv3x3(m, 384),
-            nn.GELU(),
-            conv3x3(384, 336),
-            nn.GELU(),
-            conv3x3(336, 288, 2),
-            nn.GELU(),
-            conv3x3(288, 240),
-            nn.GELU(),
-            conv3x3(240, 4 * e, 2),
-        )
-        self.h_mean_s = self._hyper_synthesis(4 * e, m)
-        self.h_scale_s = self._hyper_synthesis(4 * e, m)
+        self.h_a = hyper_analysis([m, 384, 336, 288, 240, 4 * e])
+        self.h_mean_s, self.h_scale_s = (hyper_synthesis([4 * e, 240, 288, 336, 384, m]) for _ in range(2))
         self.add_heads(m, self.HEAD)
-
-    @staticmethod
-    def _hyper_synthesis(z: int, m: int) -> nn.Sequential:
-        return nn.Sequential(
-            conv3x3(z, 240),
-            nn.GELU(),
-            subpel_conv3x3(240, 288, 2),
-            nn.GELU(),
-            conv3x3(288, 336),
-            nn.GELU(),
-            subpel_conv3x3(336, 384, 2),
-            nn.GELU(),
-            conv3x3(384, m),
-        )
 
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         x = self.patch_norm(self.patch_embed(x).permute(0, 2, 3, 1))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from licodec.layers.conv import GDN, GatedAttention, conv, conv3x3, deconv, subpel_conv3x3
+from licodec.layers.conv import GDN, GatedAttention, conv, deconv, hyper_analysis, hyper_synthesis
 from licodec.layers.window import WindowAttention
 from licodec.models.slices import SliceModel
 
@@ -34,21 +34,6 @@ class WindowResidual(nn.Module):
 def window_block(dim: int, window: int) -> GatedAttention:
     """The paper's window attention block, figure 4."""
     return GatedAttention(dim, WindowResidual(dim, window), nn.GELU)
-
-
-def hyper_synthesis(z: int, m: int) -> nn.Sequential:
-    """From z at 1/64 to M channels at 1/16; the means and the scales have one each."""
-    return nn.Sequential(
-        conv3x3(z, 192),
-        nn.GELU(),
-        subpel_conv3x3(192, 224, 2),
-        nn.GELU(),
-        conv3x3(224, 256),
-        nn.GELU(),
-        subpel_conv3x3(256, 288, 2),
-        nn.GELU(),
-        conv3x3(288, m),
-    )
 
 
 class WACNN(SliceModel):
@@ -86,17 +71,6 @@ class WACNN(SliceModel):
             GDN(n, inverse=True),
             deconv(n, 3),
         )
-        self.h_a = nn.Sequential(
-            conv3x3(m, 320),
-            nn.GELU(),
-            conv3x3(320, 288),
-            nn.GELU(),
-            conv3x3(288, 256, 2),
-            nn.GELU(),
-            conv3x3(256, 224),
-            nn.GELU(),
-            conv3x3(224, 192, 2),
-        )
-        self.h_mean_s = hyper_synthesis(192, m)
-        self.h_scale_s = hyper_synthesis(192, m)
+        self.h_a = hyper_analysis([m, 320, 288, 256, 224, 192])
+        self.h_mean_s, self.h_scale_s = (hyper_synthesis([192, 192, 224, 256, 288, m]) for _ in range(2))
         self.add_heads(m, self.HEAD)

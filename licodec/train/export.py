@@ -31,5 +31,4 @@ def export(
 
 def load_state(model: torch.nn.Module, path: Path) -> None:
     """Fill a model from a weights file, for `--init`. Raises WeightsError, RuntimeError."""
-    weights = file.read(path)
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.state.items()})
+    model.load_state_dict(file.read(path).float_state())

@@ -93,11 +93,16 @@ def count(state: State, pattern: str) -> int:
     return len({m[1] for name in state if (m := re.match(pattern, name))})
 
 
+def slices(state: State) -> int:
+    """How many channel slices the heads are for."""
+    return count(state, r"mean_heads\.(\d+)\.")
+
+
 def _wacnn(state: State) -> dict[str, object]:
     return {
         "N": state["g_a.0.weight"].shape[0],
         "M": state["g_a.7.weight"].shape[0],
-        "slices": count(state, r"mean_heads\.(\d+)\."),
+        "slices": slices(state),
     }
 
 
@@ -105,7 +110,7 @@ def _tcm(state: State) -> dict[str, object]:
     return {
         "N": state["g_a.0.conv1.weight"].shape[0] // 2,
         "M": state["g_a.9.weight"].shape[0],
-        "slices": count(state, r"mean_heads\.(\d+)\."),
+        "slices": slices(state),
     }
 
 
@@ -132,7 +137,7 @@ def _stf(state: State) -> dict[str, object]:
     return {
         "embed": state["patch_embed.weight"].shape[0],
         "depths": depths,
-        "slices": count(state, r"mean_heads\.(\d+)\."),
+        "slices": slices(state),
     }
 
 
@@ -142,17 +147,17 @@ def _dictionary(state: State) -> dict[str, object]:
         "M": state["g_a.6.weight"].shape[0],
         "dims": [state[f"g_a.{i}.conv.weight"].shape[0] for i in (0, 2, 4)],
         "depths": [count(state, rf"g_a\.{i}\.layers\.(\d+)\.") for i in (1, 3, 5)],
-        "slices": count(state, r"mean_heads\.(\d+)\."),
+        "slices": slices(state),
         "words": state["dt"].shape[0],
     }
 
 
 def _cca(state: State) -> dict[str, object]:
-    slices = range(count(state, r"mean_heads\.(\d+)\."))
+    steps = range(slices(state))
     return {
         "dims": [state[f"g_a.{i}.weight"].shape[0] for i in (0, 2, 4)],
         "depth": count(state, r"g_a\.1\.(\d+)\.") - 3,
-        "slice_sizes": [state[f"mean_heads.{k}.4.weight"].shape[0] for k in slices],
+        "slice_sizes": [state[f"mean_heads.{k}.4.weight"].shape[0] for k in steps],
         "naf_dim": state["mean_naf.0.in_conv.weight"].shape[0],
         "naf_depth": count(state, r"mean_naf\.0\.blocks\.(\d+)\."),
     }

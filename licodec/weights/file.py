@@ -74,6 +74,10 @@ class Weights:
     thresholds: torch.Tensor
     fingerprint: bytes
 
+    def float_state(self) -> dict[str, torch.Tensor]:
+        """The parameters as float32, whatever type they are stored in."""
+        return {k: v.float() if v.is_floating_point() else v for k, v in self.state.items()}
+
 
 def fingerprint(tensors: dict[str, torch.Tensor]) -> bytes:
     """First 8 bytes of the SHA-256 over names, types, shapes and contents, sorted by name."""
