@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,11 @@ SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pnm",
     ".avif", ".jp2", ".j2k", ".tga", ".qoi",
 }  # fmt: skip
+
+
+def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """All files below a folder that end in one of `suffixes` (lower case), in order of their paths."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
 
 
 @dataclass

@@ -38,10 +38,10 @@ def bench(
     except ImportError as error:
         raise UsageError(f"the benchmark needs more packages ({error.name}): pip install 'licodec[bench]'") from None
     from licodec.bench import codecs, report, run
-    from licodec.imaging import SUFFIXES
+    from licodec.imaging import SUFFIXES, files_below
 
     use_threads(threads)
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    pictures = files_below(folder, SUFFIXES)
     if not pictures:
         raise UsageError(f"{folder}: no pictures found")
     measured = [

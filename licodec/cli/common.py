@@ -65,10 +65,12 @@ def plan(inputs: list[Path], out: Path | None, suffixes: Iterable[str], rename: 
     Raises:
         UsageError: an output for several inputs is not a folder, or two inputs share an output.
     """
+    from licodec.imaging import files_below
+
     sources: list[tuple[Path, Path]] = []  # the file, and its place below the output folder
     for path in inputs:
         if path != STREAM and path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+            found = files_below(path, suffixes)
             if not found:
                 raise UsageError(f"{path}: no files to work on ({', '.join(sorted(suffixes))})")
             sources += [(p, p.relative_to(path)) for p in found]

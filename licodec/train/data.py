@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from licodec.imaging import files_below
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".avif"}
 
 
@@ -17,7 +19,7 @@ def load_pictures(folder: Path, least: int = 1) -> list[np.ndarray]:
     Raises ValueError if a file cannot be read or none is left.
     """
     pictures = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+    for path in files_below(folder, SUFFIXES):
         try:
             with Image.open(path) as image:
                 array = np.asarray(image.convert("RGB"))
