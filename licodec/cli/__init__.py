@@ -34,7 +34,7 @@ def _root(
 
 
 def _register() -> None:
-    from licodec.cli import bench, compare, convert, decode, encode, info, models, train
+    from licodec.cli import bench, compare, convert, decode, encode, info, models, train, weights
 
     app.command("encode")(encode.encode)
     app.command("decode")(decode.decode)
@@ -42,6 +42,7 @@ def _register() -> None:
     app.command("models")(models.models)
     app.command("compare")(compare.compare)
     app.command("bench")(bench.bench)
+    app.add_typer(weights.app, name="weights")
     app.command("train")(train.train)
     app.command("convert-upstream")(convert.convert_upstream)
     app.command("convert", help="The same as convert-upstream.")(convert.convert_upstream)

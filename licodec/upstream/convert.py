@@ -149,8 +149,10 @@ def convert(path: Path, model: str | None = None, quality: int | None = None) ->
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     notes = {"source_file": path.name, "source_sha256": digest, "source": info.source, "paper": info.paper}
-    if quality is not None and info.lambdas:
-        notes["rate_lambda"] = str(info.lambdas[quality - 1])
+    if (entry := info.entry(quality)) and quality is not None:
+        notes["metric"] = entry.metric
+        if entry.rate_lambda:
+            notes["rate_lambda"] = str(entry.rate_lambda)
     return Converted(net, quality, notes)
 
 

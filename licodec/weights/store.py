@@ -1,28 +1,25 @@
-"""Where weights are: the package's own, and the local store of converted ones."""
+"""Finding weights: the package's own, the local store, then what the manifests name on the Hub."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from licodec.errors import UsageError, WeightsError
-from licodec.weights import file
+from licodec.errors import InputError, UsageError, WeightsError
+from licodec.weights import file, hub, paths, sources
+from licodec.weights.manifest import Entry
 
 if TYPE_CHECKING:
     from licodec.container import Header
     from licodec.models import ModelInfo
 
-BUNDLED = Path(__file__).parent / "bundled"
-
 
 def folder() -> Path:
-    """The local store: LICODEC_HOME, else licodec/weights below XDG_DATA_HOME or ~/.local/share."""
-    if home := os.environ.get("LICODEC_HOME"):
-        return Path(home) / "weights"
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "licodec" / "weights"
+    """The local store of converted and imported weights."""
+    return paths.home() / "weights"
 
 
 def place(model: str, quality: int | None) -> Path:
@@ -36,7 +33,7 @@ def bundled(name: str) -> list[Path]:
     They are called NAME-1.safetensors, NAME-2.safetensors and so on. Old ones
     stay in the package, so that the files made with them can be decoded.
     """
-    return sorted(BUNDLED.glob(f"{name}-[0-9]*.safetensors"), key=lambda p: -int(p.stem.rpartition("-")[2]))
+    return sorted(paths.BUNDLED.glob(f"{name}-[0-9]*.safetensors"), key=lambda p: -int(p.stem.rpartition("-")[2]))
 
 
 def installed(name: str) -> dict[int | None, Path]:
@@ -48,10 +45,18 @@ def installed(name: str) -> dict[int | None, Path]:
     return found
 
 
+def parse_target(text: str) -> tuple[str, int | None]:
+    """`tcm-3` or `tcm` -> ("tcm", 3) or ("tcm", None). Raises UsageError for an unknown model."""
+    from licodec.models import MODELS, model_info
+
+    name, _, quality = text.rpartition("-")
+    if text not in MODELS and quality.isdecimal() and name in MODELS:
+        return name, int(quality)
+    return model_info(text).name, None
+
+
 def find(info: ModelInfo, quality: float | None) -> Path:
-    """The weights file of a model at a quality. Raises UsageError, WeightsError."""
-    if quality is not None and not info.variable_rate and quality not in info.qualities:
-        raise UsageError(f"{info.name} has no quality {quality:g}; it has {', '.join(map(str, info.qualities))}")
+    """The weights file of a model at a quality, downloaded if it must be. Raises UsageError, WeightsError."""
     if info.variable_rate:
         for path in bundled(info.name):
             return path
@@ -62,57 +67,183 @@ def find(info: ModelInfo, quality: float | None) -> Path:
         quality = next(iter(here))
     if quality in here:
         return here[quality]
-    wanted = info.name if quality is None else f"{info.name} at quality {quality:g}"
+    known = sorted({*info.qualities, *(e.quality for e in sources.entries(info.name) if e.quality)})
+    if quality is not None and quality not in known:
+        raise UsageError(f"{info.name} has no quality {quality:g}; it has {', '.join(map(str, known))}")
+    wanted = None if quality is None else int(quality)
+    if entry := sources.published(info.name, wanted):
+        return hub.fetch(entry)
+    raise WeightsError(_how_to_get(info, wanted, here))
+
+
+def _how_to_get(info: ModelInfo, quality: int | None, here: dict[int | None, Path]) -> str:
+    wanted = info.name if quality is None else f"{info.name} at quality {quality}"
     others = ", ".join("without quality" if q is None else f"-q {q}" for q in here)
-    have = f"installed are: {others}; " if here else ""
-    raise WeightsError(
-        f"no weights of {wanted} are installed; {have}convert the authors' checkpoint with "
-        f"`licodec convert-upstream CHECKPOINT -m {info.name} -q Q`, or pass --weights FILE"
-    )
+    have = f" (installed are: {others})" if here else ""
+    if quality is None and not info.variable_rate:
+        return f"no weights of {wanted} without a quality are installed{have}; say which with -q"
+    if sources.fetchable(info.name, quality):
+        how = f"`licodec weights fetch-upstream {info.name} -q {quality}` gets the authors' checkpoint"
+    else:
+        how = f"convert a checkpoint with `licodec convert-upstream CHECKPOINT -m {info.name} -q {quality}`"
+    return f"no weights of {wanted} are installed or published{have}; {how}, or pass --weights FILE"
 
 
 def find_fingerprint(header: Header) -> Path:
-    """The weights that a .lic was made with. Raises WeightsError if they are not here."""
+    """The weights that a .lic was made with, downloaded if they must be. Raises WeightsError."""
     wanted = header.fingerprint.hex()
     found = []
     for path in [*bundled(header.model), *installed(header.model).values()]:
         found.append(file.read_header(path).fingerprint.hex())
         if found[-1] == wanted:
             return path
+    if entry := sources.by_fingerprint(wanted):
+        return hub.fetch(entry)
     have = f"but only {', '.join(found)} are installed" if found else "and none are installed"
     raise WeightsError(
         f"needs weights {wanted} of the model {header.model!r}, {have}; install them, or pass them with --weights"
     )
 
 
+def local(model: str, quality: int | None) -> list[Path]:
+    """Files of a model that are here, of one quality or of all: bundled, installed, in the Hub's cache."""
+    found = bundled(model) if quality is None else []
+    found += [path for q, path in installed(model).items() if quality in (None, q)]
+    published = (e for e in sources.entries(model) if e.status == "published" and quality in (None, e.quality))
+    return found + [path for e in published if (path := hub.cached(e))]
+
+
+def import_file(path: Path, force: bool = False) -> Path:
+    """Check a weights file and copy it into the local store. Raises InputError, WeightsError."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    metadata = file.read(path).metadata
+    from licodec.models import model_info
+
+    target = place(model_info(metadata.model).name, metadata.quality)
+    if target.exists() and not force:
+        raise InputError(f"{target} exists; -f overwrites it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(path, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def verify(model: str | None, quality: int | None) -> list[tuple[Path, str | None]]:
+    """Check all weights that are here, or those of one model; each with what is wrong, or None."""
+    from licodec.models import MODELS
+
+    report = []
+    for name in [model] if model else MODELS:
+        for path in bundled(name) + [p for q, p in installed(name).items() if quality in (None, q)]:
+            try:
+                file.read(path)
+                report.append((path, None))
+            except WeightsError as error:
+                report.append((path, str(error)))
+        for entry in sources.entries(name):
+            if entry.status == "published" and quality in (None, entry.quality) and (path := hub.peek(entry)):
+                try:
+                    hub.check(path, entry)
+                    report.append((path, None))
+                except WeightsError as error:
+                    report.append((path, str(error)))
+    return report
+
+
+def remove(model: str, quality: int | None) -> list[tuple[Path, int]]:
+    """Delete weights from the local store and the Hub's cache; each path with the bytes it had."""
+    gone = []
+    for q, path in installed(model).items():
+        if quality in (None, q):
+            gone.append((path, path.stat().st_size))
+            path.unlink()
+    for entry in sources.entries(model):
+        if entry.status == "published" and quality in (None, entry.quality) and (path := hub.peek(entry)):
+            gone.append((path, hub.drop(path)))
+    return gone
+
+
+def rows() -> list[dict[str, object]]:
+    """Every weights file there is or could be, for `licodec weights list`; imports no torch."""
+    from licodec.models import MODELS
+
+    out = []
+    for name in MODELS:
+        own = bundled(name)
+        here = installed(name)
+        out += [{"model": name, "quality": None, "status": "bundled", "where": str(p)} for p in own]
+        out += [{"model": name, "quality": q, "status": "installed", "where": str(p)} for q, p in here.items()]
+        seen = set(here)
+        for entry in sources.entries(name):
+            if entry.status == "bundled" or entry.quality in seen:
+                continue
+            if entry.status == "published":
+                seen.add(entry.quality)
+            elif sources.published(name, entry.quality):
+                continue
+            out.append(_row(entry))
+    return out
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    if entry.status == "published":
+        path = hub.peek(entry)
+        status, where = ("cached", str(path)) if path else ("published", f"{entry.repo}, {entry.size} bytes")
+    elif entry.fetchable:
+        status, where = "unpublished", f"licodec weights fetch-upstream {entry.label}"
+    else:
+        status, where = "unpublished", "the authors link no checkpoint"
+    row = {"model": entry.model, "quality": entry.quality, "status": status, "where": where}
+    return row | {"lambda": entry.rate_lambda, "metric": entry.metric}
+
+
 def listing() -> list[dict[str, object]]:
     """Every model with its weights, for `licodec models`; imports no torch."""
     from licodec.models import MODELS
 
-    rows = []
-    for info in MODELS.values():
-        own, here = bundled(info.name), installed(info.name)
-        paths = own[:1] + list(here.values())
-        summary = file.read_header(paths[0]) if paths else None
-        if own:
-            where = "bundled"
-        elif here:
-            where = "installed: " + ", ".join("any" if q is None else str(q) for q in here)
+    return [_model_row(info) for info in MODELS.values()]
+
+
+def _model_row(info: ModelInfo) -> dict[str, object]:
+    own, here = bundled(info.name), installed(info.name)
+    found = own[:1] + list(here.values())
+    summary = file.read_header(found[0]) if found else None
+    published = [e.quality for e in sources.entries(info.name) if e.status == "published"]
+    if own:
+        where = "bundled"
+    elif here:
+        where = "installed: " + ", ".join("any" if q is None else str(q) for q in here)
+    elif published:
+        where = "published: " + ", ".join(str(q) for q in sorted({q for q in published if q}))
+    else:
+        where = "unpublished"
+    get = None if found or published else f"licodec weights fetch-upstream {info.name} -q Q"
+    return {
+        "model": info.name,
+        "qualities": _ranges(info.qualities) + (" and between" if info.variable_rate else ""),
+        "variable_rate": info.variable_rate,
+        "title": info.title,
+        "paper": info.paper,
+        "source": info.source,
+        "parameters": summary.parameters if summary else info.parameters,
+        "weights": where,
+        "get": get,
+        "paths": [str(path) for path in found],
+        "licence": summary.metadata.licence if summary else info.licence,
+    }
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """(1, 2, 3, 11, 12) -> "1-3, 11-12"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
         else:
-            where = "absent"
-        low, high = info.qualities[0], info.qualities[-1]
-        rows.append(
-            {
-                "model": info.name,
-                "qualities": f"{low}-{high}" + (" and between" if info.variable_rate else ""),
-                "variable_rate": info.variable_rate,
-                "title": info.title,
-                "paper": info.paper,
-                "source": info.source,
-                "parameters": summary.parameters if summary else info.parameters,
-                "weights": where,
-                "paths": [str(path) for path in paths],
-                "licence": summary.metadata.licence if summary else info.licence,
-            }
-        )
-    return rows
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,208 @@
+"""`licodec weights ...`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from licodec.cli.common import Options, complete_model
+from licodec.errors import UsageError, WeightsError
+
+app = typer.Typer(
+    help="Get, check and publish weights.\n\nMODEL[-Q] names a model, or its weights of one quality: tcm, tcm-3.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Target = Annotated[str, typer.Argument(metavar="MODEL[-Q]", help="A model, or one quality of it: tcm-3.")]
+
+
+def _say(text: str, quiet: bool = False) -> None:
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
+@app.command("list")
+def list_(
+    model: Annotated[str | None, typer.Argument(help="Only this model.", autocompletion=complete_model)] = None,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, one list of objects."),
+) -> None:
+    """List all weights: bundled, installed, in the Hub's cache, published, or still unpublished."""
+    from licodec.models import model_info
+    from licodec.weights import sources, store
+
+    name = model and model_info(model).name
+    rows = [row for row in store.rows() if name in (None, row["model"])]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "-q", "status", "where", box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(row["model"], "" if row["quality"] is None else str(row["quality"]), row["status"], row["where"])
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    _say("manifests, in order: " + ", ".join(sources.names()))
+
+
+@app.command()
+def pull(
+    targets: Annotated[list[str], typer.Argument(metavar="MODEL[-Q]...", help="What to download: tcm, tcm-3.")],
+    quiet: bool = Options.quiet,
+) -> None:
+    """Download published weights from the Hub into its cache, and check them."""
+    from licodec.weights import hub, sources, store
+
+    if quiet:
+        hub.quieten()
+    for text in targets:
+        model, quality = store.parse_target(text)
+        offered = [e for e in sources.entries(model) if e.status == "published" and quality in (None, e.quality)]
+        chosen = {e.quality: e for e in reversed(offered)}  # of the first source that has a quality
+        if not chosen:
+            how = sources.fetchable(model, quality) or next((e for e in sources.entries(model) if e.fetchable), None)
+            hint = f"; `licodec weights fetch-upstream {how.label}` gets the authors' checkpoint" if how else ""
+            raise WeightsError(f"no weights of {text} are published{hint}")
+        for entry in chosen.values():
+            _say(f"{entry.label}: {hub.fetch(entry)}", quiet)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A weights file, .safetensors.")],
+    force: bool = Options.force,
+    quiet: bool = Options.quiet,
+) -> None:
+    """Check a weights file of licodec's and copy it into the local store."""
+    from licodec.weights import store
+
+    _say(f"{file} -> {store.import_file(file, force)}", quiet)
+
+
+@app.command()
+def verify(
+    target: Annotated[str | None, typer.Argument(metavar="MODEL[-Q]", help="Only these.")] = None,
+    quiet: bool = Options.quiet,
+) -> None:
+    """Check the contents of all weights that are here against their fingerprint or sha256."""
+    from licodec.weights import store
+
+    model, quality = store.parse_target(target) if target else (None, None)
+    report = store.verify(model, quality)
+    for path, problem in report:
+        _say(f"{path}: {problem or 'ok'}", quiet and not problem)
+    if bad := sum(problem is not None for _, problem in report):
+        raise WeightsError(f"{bad} of {len(report)} files are damaged; remove and get them again")
+    _say(f"{len(report)} files, all as they should be", quiet)
+
+
+@app.command()
+def path(target: Target) -> None:
+    """Print where the weights are that encode would use; downloads nothing."""
+    from licodec.weights import store
+
+    model, quality = store.parse_target(target)
+    found = store.local(model, quality)
+    if not found:
+        raise WeightsError(f"no weights of {target} are here; `licodec weights list {model}` shows how to get them")
+    for file in found[:1] if quality is not None else found:
+        print(file)
+
+
+@app.command()
+def remove(target: Target, quiet: bool = Options.quiet) -> None:
+    """Delete weights from the local store and from the Hub's cache. Bundled ones stay."""
+    from licodec.weights import store
+
+    gone = store.remove(*store.parse_target(target))
+    if not gone:
+        raise WeightsError(f"no weights of {target} are installed or cached")
+    for file, size in gone:
+        _say(f"removed {file} ({size} bytes)", quiet)
+
+
+@app.command("fetch-upstream")
+def fetch_upstream(
+    model: Annotated[str, typer.Argument(help="See `licodec models`.", autocompletion=complete_model)],
+    quality: int | None = typer.Option(None, "-q", "--quality", help="Which of its checkpoints."),
+    name: str | None = typer.Option(None, "--file", help="Name of the file, where the authors share a folder."),
+    force: bool = Options.force,
+    quiet: bool = Options.quiet,
+) -> None:
+    """Download the authors' own checkpoint from where the authors put it, convert and install it.
+
+    Nothing in the checkpoint is executed. Example:  licodec weights fetch-upstream tcm -q 3
+    """
+    from licodec.models import model_info
+    from licodec.weights import drive, paths, store
+
+    entry = drive.find(model_info(model).name, quality)
+    target = store.place(entry.model, entry.quality)
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists; -f overwrites it")
+    checkpoint = drive.download(entry, paths.home() / "downloads", name, quiet)
+    from licodec.upstream.convert import convert
+
+    try:
+        fingerprint = convert(checkpoint, entry.model, entry.quality).save(target, entry.licence)
+    except (UsageError, WeightsError) as error:
+        raise WeightsError(f"the checkpoint of {entry.label}: {error}; {drive.by_hand(entry)}") from None
+    finally:
+        checkpoint.unlink()
+    _say(f"{target}: {entry.label}, weights {fingerprint.hex()}", quiet)
+
+
+@app.command()
+def publish(
+    targets: Annotated[list[str], typer.Argument(metavar="MODEL[-Q]|FILE...", help="Installed weights, or files.")],
+    repo: str = typer.Option(..., "--repo-id", help="Repository on the Hub: me/licodec-weights. Made if need be."),
+    licence: str | None = typer.Option(None, "--licence", help="Licence to publish under, if the files name none."),
+    report: Path | None = typer.Option(None, "--report", help="results.json of `licodec bench` with these weights."),
+    private: bool = typer.Option(False, "--private", help="Make a new repository private."),
+    quiet: bool = Options.quiet,
+) -> None:
+    """Upload converted weights with a model card, and print their manifest entries.
+
+    Others then use them with `licodec weights add-source REPO`. Example:
+    licodec weights publish tcm-3 --repo-id me/licodec-weights --report report/results.json
+    """
+    from licodec.weights import hub, manifest
+    from licodec.weights.publish import prepare, publish
+    from licodec.weights.publish import targets as find
+
+    if quiet:
+        hub.quieten()
+    uploads = [prepare(file, licence, report) for file in find(targets)]
+    for entry in publish(uploads, repo, private):
+        print(manifest.dump_entry(entry) + "\n")
+
+
+@app.command("add-source")
+def add_source(
+    source: Annotated[str, typer.Argument(help="A repository on the Hub, org/name, or a manifest, FILE.toml.")],
+    quiet: bool = Options.quiet,
+) -> None:
+    """Use the weights that another manifest names. Adding a source again brings it up to date.
+
+    Added sources are searched in order, before licodec's own manifest and after LICODEC_WEIGHTS.
+    """
+    from licodec.weights import hub, sources
+
+    if quiet:
+        hub.quieten()
+    name, count = sources.add(source)
+    _say(f"{name}: {count} entries", quiet)
+
+
+@app.command("remove-source")
+def remove_source(source: Annotated[str, typer.Argument(help="Its name, as `list` shows it.")]) -> None:
+    """Forget an added source."""
+    from licodec.weights import sources
+
+    sources.remove(source)
