@@ -1,8 +1,12 @@
 """The benchmark: its numbers are those of the files, it resumes, and BD is what it should be."""
 
+import base64
 import csv
 import io
 import json
+import re
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from conftest import licodec, render
 from PIL import Image
 
 from licodec.bench import report
+from licodec.bench.codecs import parse_command
+from licodec.bench.page import ends, rank
 from licodec.bench.run import Result
 from licodec.cli.bench import parse_qualities
 from licodec.errors import UsageError
@@ -41,8 +47,20 @@ def test_report_of_a_mixed_folder(tmp_path):
     assert row["ms_ssim"] > 0.8 and rows["jpeg", 50, "b.png"]["ms_ssim"] is None
     assert licodec("encode", folder / "a.png", "-q", 6, "-o", tmp_path / "a.lic").returncode == 0
     assert rows["lite", 6, "a.png"]["bytes"] == (tmp_path / "a.lic").stat().st_size
-    for name in ("rd-psnr.svg", "rd-psnr.png", "rd-ms-ssim.svg"):
+    assert row["ssimulacra2"] < 90 and row["lpips"] is None and row["estimated_bits"] is None
+    lite = rows["lite", 6, "a.png"]
+    assert lite["estimated_bits"] == pytest.approx(8 * (lite["bytes"] - 40), rel=0.05)
+    assert sys.platform != "linux" or lite["encode_memory"] > 1e6
+    for name in ("rd-psnr.svg", "rd-psnr.png", "rd-ms-ssim.svg", "rd-ssimulacra2.svg"):
         assert (out / name).stat().st_size > 1000
+    page = (out / "index.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!data:)', page)  # nothing from elsewhere
+    crops = [json.loads(text) for text in re.findall(r'application/json">(.*?)</script>', page)]
+    assert [len(shots) for shots in crops] == [4, 4]  # two pictures; the original and three codecs
+    original = Image.open(io.BytesIO(base64.b64decode(crops[0][0].partition(",")[2])))
+    assert original.size in {(200, 180), (90, 120)}
+    rates = [float(rate) for rate in re.findall(r"([\d.]+) bpp, ", page)]
+    assert len(rates) == 2 * 2 * 3 and max(rates[:3]) / min(rates[:3]) < 1.3  # at about equal rate
     # a second run measures nothing; a half line left by a kill does no harm
     kept = (out / "results.jsonl").read_bytes()
     (out / "results.jsonl").write_bytes(kept[:-40])
@@ -51,11 +69,66 @@ def test_report_of_a_mixed_folder(tmp_path):
     assert len(lines) == len(kept.splitlines()) + 1 and lines[:-2] == kept.splitlines()[:-1]
 
 
+def test_a_command_as_rival(tmp_path):
+    """An encoder and a decoder of our own, that keep every second pixel."""
+    (tmp_path / "half.py").write_text(
+        "import sys; from PIL import Image\n"
+        "mode, source, target, quality = sys.argv[1:]\n"
+        "image = Image.open(source)\n"
+        "if mode == 'e': image.resize((image.width // 2, image.height // 2)).save(target, quality=int(quality))\n"
+        "else: image.resize((image.width * 2, image.height * 2)).save(target)\n"
+    )
+    (tmp_path / "in").mkdir()
+    Image.fromarray(render(200, 180)).save(tmp_path / "in/a.png")
+    run = f"{sys.executable} {tmp_path}/half.py"
+    template = f"half@20,80: {run} e {{in.ppm}} {{out.jpg}} {{q}} => {run} d {{in}} {{out}} 0"
+    report_folder = tmp_path / "report"
+    common = ("bench", tmp_path / "in", "-q", "4", "-o", report_folder, "--metrics", "psnr", "--crops", 1)
+    result = licodec(*common, "--against", template)
+    assert result.returncode == 0, result.stderr.decode()
+    rows = json.loads((report_folder / "results.json").read_text())["results"]
+    half = {r["setting"]: r for r in rows if r["codec"] == "half"}
+    small = io.BytesIO()
+    Image.fromarray(render(200, 180)).resize((100, 90)).save(small, "JPEG", quality=80)
+    assert half[80]["bytes"] == len(small.getvalue()) > half[20]["bytes"]
+    assert half[80]["psnr"] > half[20]["psnr"] and half[80]["ms_ssim"] is None
+    failing = licodec(*common, "--against", f"half@-1: {run} e {{in}} {{out.nothing}} {{q}}")
+    assert failing.returncode != 0 and b"unknown file extension" in failing.stderr
+    missing = licodec(*common, "--against", "none: /no/such/program {in} {out}")
+    assert missing.returncode == 2 and b"/no/such/program" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["x: a {in}", "x: a {in} {out} {q}", "x@1: a {in} {out}", "a b: c {in} {out}", "x@z: a {in} {out} {q}"]
+)
+def test_templates_that_make_no_sense(text):
+    with pytest.raises(UsageError):
+        parse_command(text)
+
+
+def test_worst_and_best_first():
+    assert ends([1, 2, 3, 4, 5], 4) == [1, 5, 2, 4]
+    assert ends([1, 2, 3], 9) == [1, 3, 2]
+    results = curve("new") + curve("old", 1.5) + curve("new", image="b") + curve("old", 3, "b")
+    assert [image for image, _, _ in rank(results, "new", "old")] == ["a", "b"]
+
+
+def test_metrics_that_are_not_there(tmp_path):
+    Image.fromarray(render(70, 70)).save(tmp_path / "a.png")
+    result = licodec("bench", tmp_path, "--metrics", "vibes")
+    assert result.returncode == 2 and b"vibes" in result.stderr
+
+
+def test_published_points_are_marked_on_kodak_only():
+    results = [replace(r, width=768, height=512) for r in curve("new")]
+    kodak = [replace(r, image=f"{i:02}", width=512, height=768) for r in results for i in range(24)]
+    assert report.is_kodak(kodak) and not report.is_kodak(results) and not report.is_kodak(kodak + results)
+    assert {"wacnn", "stf", "tcm", "cca", "dcae", "saaf"} <= set(report._published())
+
+
 def curve(codec, factor=1.0, image="a", shift=0.0):
     return [
-        Result(
-            f"{codec}{s}{image}", image, codec, s, 100, 100, 1, factor * 0.1 * 1.5**s, 28 + 1.3 * s + shift, None, 1, 1
-        )
+        Result(f"{codec}{s}{image}", image, codec, s, 100, 100, 1, factor * 0.1 * 1.5**s, 28 + 1.3 * s + shift, 1, 1)
         for s in range(6)
     ]
 

@@ -139,7 +139,7 @@ def test_convert_installs_and_encode_finds(tmp_path, picture_file):
     env = {"LICODEC_HOME": str(tmp_path / "home")}
     author_checkpoint(tmp_path / "c.pth.tar")
     result = licodec("encode", picture_file, "-m", "conv-hyperprior", env=env)
-    assert result.returncode == 5 and b"convert-upstream" in result.stderr
+    assert result.returncode == 5 and b"licodec weights fetch-upstream conv-hyperprior -q 1" in result.stderr
     result = licodec("convert-upstream", tmp_path / "c.pth.tar", env=env)
     assert result.returncode == 0, result.stderr
     assert licodec("convert", tmp_path / "c.pth.tar", env=env).returncode == 1  # nothing is overwritten
@@ -150,7 +150,7 @@ def test_convert_installs_and_encode_finds(tmp_path, picture_file):
     assert licodec("decode", lic, "-o", tmp_path / "out.png", env=env).returncode == 0
     assert licodec("decode", lic, "-o", tmp_path / "x.png", env={"LICODEC_HOME": str(tmp_path)}).returncode == 5
     rows = {r["model"]: r for r in json.loads(licodec("models", "--json", env=env).stdout)}
-    assert rows["conv-hyperprior"]["weights"] == "installed: 1" and rows["tcm"]["weights"] == "absent"
+    assert rows["conv-hyperprior"]["weights"] == "installed: 1" and rows["tcm"]["weights"] == "unpublished"
 
 
 def test_conversion_is_exact_and_ignores_wrappers(tmp_path):

@@ -8,9 +8,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,9 @@ import numpy as np
 
 from licodec import imaging
 from licodec.bench.codecs import Measured
-from licodec.errors import LicodecError
+from licodec.bench.memory import PeakMemory
+from licodec.bench.metrics import METRICS
+from licodec.errors import LicodecError, UsageError
 from licodec.search import pixel_psnr
 
 RESULTS = "results.jsonl"
@@ -32,8 +35,11 @@ class Result:
         key: of picture, codec, setting and identity; a result with the same key is not measured again.
         bytes: of the real file; bpp from it.
         psnr: in dB over all RGB samples of the 8-bit pictures; infinite if they are equal.
-        ms_ssim: None if a side is under 161 pixels.
         encode_seconds, decode_seconds: medians of the repetitions.
+        ms_ssim, ssimulacra2, lpips: None if not asked for, or the picture is too small.
+        estimated_bits: what an ideal coder would need with the model's probabilities; None of rivals.
+        encode_memory, decode_memory: peaks in bytes, beyond what was loaded before; see `PeakMemory`.
+        metrics: those that were asked for.
     """
 
     key: str
@@ -45,37 +51,44 @@ class Result:
     bytes: int
     bpp: float
     psnr: float
-    ms_ssim: float | None
     encode_seconds: float
     decode_seconds: float
+    ms_ssim: float | None = None
+    ssimulacra2: float | None = None
+    lpips: float | None = None
+    estimated_bits: float | None = None
+    encode_memory: int | None = None
+    decode_memory: int | None = None
+    metrics: tuple[str, ...] = ()
 
 
-def ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:
-    """MS-SSIM of two uint8 RGB pictures (Wang et al. 2003, five scales), None if they are too small."""
-    if min(a.shape[:2]) < 161:
-        return None
-    import torch
-    from pytorch_msssim import ms_ssim as measure
-
-    x, y = (torch.from_numpy(p.transpose(2, 0, 1)[None].astype(np.float32)) for p in (a, b))
-    return float(measure(x, y, data_range=255.0))
-
-
-def measure(pixels: np.ndarray, name: str, key: str, codec: Measured, repeat: int) -> Result:
+def measure(
+    pixels: np.ndarray, name: str, key: str, codec: Measured, repeat: int, metrics: list[str], cuda: bool = False
+) -> Result:
     """Encode, decode and compare."""
-    encode_times, decode_times = [], []
+    times: tuple[list[float], list[float]] = ([], [])
+    peaks: tuple[list[int | None], list[int | None]] = ([], [])
     for _ in range(repeat):
-        began = time.perf_counter()
-        data = codec.encode(pixels)
-        middle = time.perf_counter()
-        decoded = codec.decode(data)
-        encode_times.append(middle - began)
-        decode_times.append(time.perf_counter() - middle)
+        with PeakMemory(cuda) as encoding:
+            began = time.perf_counter()
+            data, bits = codec.encode(pixels)
+            times[0].append(time.perf_counter() - began)
+        with PeakMemory(cuda) as decoding:
+            began = time.perf_counter()
+            decoded = codec.decode(data)
+            times[1].append(time.perf_counter() - began)
+        for peak, memory in zip(peaks, (encoding, decoding), strict=True):
+            peak.append(memory.bytes if codec.in_process else None)
     height, width = pixels.shape[:2]
+    if decoded.shape != pixels.shape:
+        raise UsageError(f"{codec.name} gives a picture of another size, {decoded.shape[1]}x{decoded.shape[0]}")
     return Result(
-        key, name, codec.name, codec.setting, width, height, len(data), 8 * len(data) / (width * height),
-        pixel_psnr(decoded, pixels), ms_ssim(decoded, pixels),
-        statistics.median(encode_times), statistics.median(decode_times),
+        key=key, image=name, codec=codec.name, setting=codec.setting, width=width, height=height, bytes=len(data),
+        bpp=8 * len(data) / (width * height), psnr=pixel_psnr(decoded, pixels),
+        encode_seconds=statistics.median(times[0]), decode_seconds=statistics.median(times[1]),
+        estimated_bits=bits, encode_memory=max(peaks[0], key=lambda b: b or 0),
+        decode_memory=max(peaks[1], key=lambda b: b or 0), metrics=tuple(metrics),
+        **{metric.replace("-", "_"): METRICS[metric](decoded, pixels) for metric in metrics},
     )  # fmt: skip
 
 
@@ -85,20 +98,48 @@ def load_results(folder: Path) -> dict[str, Result]:
     with contextlib.suppress(FileNotFoundError), open(folder / RESULTS) as file:
         for line in file:
             try:
-                result = Result(**json.loads(line))
-            except (ValueError, TypeError):
+                row = json.loads(line)
+                result = Result(**(row | {"metrics": tuple(row.get("metrics", ()))}))
+            except (ValueError, TypeError, AttributeError):
                 continue
             results[result.key] = result
     return results
 
 
+class Pictures:
+    """Pictures of a folder, one in memory at a time."""
+
+    def __init__(self, paths: list[Path], root: Path | None = None) -> None:
+        self.paths, self.root = paths, root
+        self.digests: dict[Path, str] = {}
+        self.loaded: tuple[Path, np.ndarray] | None = None
+
+    def pixels(self, path: Path) -> np.ndarray:
+        """uint8 [H, W, 3]. Raises LicodecError."""
+        if self.loaded is None or self.loaded[0] != path:
+            self.loaded = (path, imaging.read(path).rgb)
+        return self.loaded[1]
+
+    def digest(self, path: Path) -> str:
+        """Of the pixels, read once."""
+        if path not in self.digests:
+            self.digests[path] = hashlib.sha256(self.pixels(path).tobytes()).hexdigest()[:16]
+        return self.digests[path]
+
+    def name(self, path: Path) -> str:
+        """Its place below the folder."""
+        return path.relative_to(self.root).as_posix() if self.root else path.name
+
+
 def run(
-    pictures: list[Path],
+    pictures: Pictures,
     codecs: Iterable[Measured],
     folder: Path,
     repeat: int,
+    metrics: list[str],
     report: Callable[[Result], None],
     complain: Callable[[Path, str], None],
+    cuda: bool = False,
 ) -> Iterator[Result]:
     """Measure what has not been measured yet; yields all results that belong to this call.
 
@@ -107,28 +148,28 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     known = load_results(folder)
     bad: set[Path] = set()
-    loaded: dict[Path, tuple[np.ndarray, str]] = {}
     with open(folder / RESULTS, "a+b") as file:
         _end_line(file)
         for codec in codecs:
             warm = False
-            for path in pictures:
+            for path in pictures.paths:
                 if path in bad:
                     continue
                 try:
-                    if path not in loaded:
-                        loaded[path] = _load(path)
-                    pixels, digest = loaded[path]
-                    key = f"{digest} {codec.name} {codec.setting:g} {codec.identity}"
-                    if key not in known:
-                        if not warm and repeat > 1:
-                            codec.decode(codec.encode(pixels))  # the first call of a codec is slower
+                    key = f"{pictures.digest(path)} {codec.name} {codec.setting:g} {codec.identity}"
+                    if key not in known or not set(metrics) <= set(known[key].metrics):
+                        pixels = pictures.pixels(path)
+                        if not warm:
+                            codec.decode(codec.encode(pixels)[0])  # the first call of a codec is slower
                         warm = True
-                        known[key] = measure(pixels, path.name, key, codec, repeat)
+                        known[key] = measure(pixels, pictures.name(path), key, codec, repeat, metrics, cuda)
                         file.write(json.dumps(asdict(known[key])).encode() + b"\n")
                         file.flush()
-                    report(known[key])
-                    yield known[key]
+                    result = replace(known[key], image=pictures.name(path))  # it may have been renamed since
+                    report(result)
+                    yield result
+                except UsageError:
+                    raise
                 except LicodecError as error:
                     bad.add(path)
                     complain(path, str(error))
@@ -142,31 +183,46 @@ def _end_line(file: BinaryIO) -> None:
             file.write(b"\n")
 
 
-def _load(path: Path) -> tuple[np.ndarray, str]:
-    pixels = imaging.read(path).rgb
-    return pixels, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
-
-
 def environment() -> dict[str, object]:
     """The machine and the versions that the times depend on."""
+    import PIL
     import torch
 
     from licodec import __version__
 
     return {
         "licodec": __version__,
+        "commit": _commit(),
         "torch": torch.__version__,
+        "pillow": PIL.__version__,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "system": platform.platform(),
         "processor": _processor(),
         "cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _commit() -> str | None:
+    """The commit of a licodec that runs from its repository, with + if files were changed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        calls = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        head, changed = (
+            subprocess.run(["git", "-C", root, *call], capture_output=True, text=True, timeout=20, check=True).stdout
+            for call in calls
+        )
+        return head.strip() + ("+" if changed.strip() else "")
+    return None
 
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+                return line.partition(":")[2].strip()
     return platform.processor()

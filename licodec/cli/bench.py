@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +18,16 @@ def bench(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures.", exists=True, file_okay=False)],
     models: str = typer.Option("lite", "-m", "--models", help="Models, separated by commas."),
     qualities: str = typer.Option("1-8", "-q", "--qualities", help="Qualities of the models: 1-8 or 2,4.5,8."),
-    against: str = typer.Option("", "--against", help="Rivals, separated by commas: jpeg, webp, avif, jpeg2000."),
+    against: list[str] = typer.Option(
+        [], "--against", help="Rivals: jpeg,webp,avif,jxl,jpeg2000, or a command (see below). May be repeated."
+    ),
     anchor: str = typer.Option("jpeg", "--anchor", help="What the BD-rates are against."),
+    metrics: str | None = typer.Option(
+        None, "--metrics", help="psnr,ms-ssim,ssimulacra2,lpips. [default: all that are installed, without lpips]"
+    ),
     out: Path = typer.Option(Path("report"), "-o", "--output", help="Folder of the report."),
     repeat: int = typer.Option(1, "--repeat", min=1, help="Repetitions; times are medians."),
+    crops: int = typer.Option(8, "--crops", min=0, help="Pictures to show side by side, the worst and the best."),
     device: str = Options.device,
     threads: int = Options.threads,
     quiet: bool = Options.quiet,
@@ -27,42 +35,55 @@ def bench(
     """Compare codecs on your own pictures.
 
     Every number is of a real file that was decoded again. The report folder gets
-    results.json, results.csv and rate-distortion plots.
+    index.html, results.json, results.csv and rate-distortion plots.
     A killed run goes on where it was; only what changed is measured again.
+
     Example:  licodec bench kodak/ --against jpeg,webp,avif -o report/
+
+    A command is a rival as NAME@SETTINGS: ENCODER => DECODER, for instance
+    --against 'jxl1@1,2,4: cjxl {in} {out.jxl} -d {q} -e 1 => djxl {in} {out}'.
+    {in.ppm} and {out.ppm} say which format a command takes or gives, PNG else;
+    without => Pillow reads the coded file.
     """
     try:
         import bjontegaard  # noqa: F401
+        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-        import pytorch_msssim  # noqa: F401
     except ImportError as error:
         raise UsageError(f"the benchmark needs more packages ({error.name}): pip install 'licodec[bench]'") from None
-    from licodec.bench import codecs, report, run
+    from licodec.bench import codecs, page, report, run
+    from licodec.bench.metrics import METRICS, available, choose
+    from licodec.codec import pick_device
     from licodec.imaging import SUFFIXES, files_below
 
     use_threads(threads)
-    pictures = files_below(folder, SUFFIXES)
-    if not pictures:
+    wanted = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
+    pictures = run.Pictures(files_below(folder, SUFFIXES), folder)
+    if not pictures.paths:
         raise UsageError(f"{folder}: no pictures found")
-    measured = [
-        *codecs.models(_names(models), parse_qualities(qualities), device),
-        *codecs.rivals(_names(against)),
-    ]
+    measured = [*codecs.models(_names(models), parse_qualities(qualities), device), *codecs.rivals(against)]
     failed: list[Path] = []
 
     def complain(path: Path, reason: str) -> None:
         failed.append(path)
         print(f"licodec: {path}: {reason}", file=sys.stderr)
 
-    with _progress(len(pictures) * len(measured), quiet) as advance:
-        results = list(run.run(pictures, measured, out, repeat, advance, complain))
+    cuda = pick_device(device).type == "cuda"
+    with _progress(len(pictures.paths) * len(measured), quiet) as advance:
+        results = list(run.run(pictures, measured, out, repeat, wanted, advance, complain, cuda))
+    failing = {pictures.name(path) for path in failed}
+    results = [r for r in results if r.image not in failing]  # averages must be over the same pictures
     if not results:
         raise UsageError(f"{folder}: none of the pictures could be measured")
-    report.write(results, anchor, out)
-    report.plot(results, out)
+    facts = report.document(results, anchor)
+    report.write(facts, out)
+    plots = report.plot(results, out)
+    with _note("comparing side by side", quiet) as note:
+        compared = list(page.compare(pictures, measured, results, measured[0].name, anchor, crops, note))
+    page.write(out / "index.html", facts, plots, compared)
     if not quiet:
         _show(report.averages(results), report.differences(results, anchor))
-        print(f"report: {out}", file=sys.stderr)
+        print(f"report: {out / 'index.html'}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 
@@ -105,24 +126,57 @@ class _progress:
         self.bar.stop()
 
 
+@contextmanager
+def _note(label: str, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A spinner on a terminal; nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(label) as status:
+        yield lambda text: status.update(f"{label}: {text}")
+
+
 def _show(points: list, differences: list) -> None:
     from rich.console import Console
+
+    def text(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    columns = {
+        "codec": lambda p: p.codec,
+        "setting": lambda p: f"{p.setting:g}",
+        "bpp": lambda p: f"{p.bpp:.4f}",
+        "PSNR": lambda p: f"{p.psnr:.2f}",
+        "MS-SSIM": lambda p: text(p.ms_ssim, ".4f"),
+        "SSIMULACRA2": lambda p: text(p.ssimulacra2, ".1f"),
+        "LPIPS": lambda p: text(p.lpips, ".4f"),
+        "encode s": lambda p: f"{p.encode_seconds:.3f}",
+        "decode s": lambda p: f"{p.decode_seconds:.3f}",
+        "peak MB": lambda p: text(max(p.encode_memory or 0, p.decode_memory or 0) / 1e6 or None, ".0f"),
+    }
+    rows = [[value(p) for value in columns.values()] for p in points]
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    kept = [i for i in range(len(columns)) if any(row[i] != "-" for row in rows)]
+    _print(console, [list(columns)[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    if differences:
+        names = ["codec", "BD-rate", "of pictures", "BD-PSNR", "BD-rate MS-SSIM", "SSIMULACRA2"]
+        rows = [
+            [d.codec, *(text(v, "+.2f") for v in (d.bd_rate, d.bd_rate_per_image)), text(d.bd_psnr, "+.2f"),
+             *(text(v, "+.2f") for v in (d.bd_rate_ms_ssim, d.bd_rate_ssimulacra2))]
+            for d in differences
+        ]  # fmt: skip
+        title = f"against {differences[0].anchor}: rates in %, PSNR in dB"
+        _print(console, names, rows, title)
+
+
+def _print(console, names: list[str], rows: list[list[str]], title: str | None = None) -> None:
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
-    for name in ("codec", "setting", "bpp", "PSNR", "MS-SSIM", "encode s", "decode s"):
+    table = Table(box=None, header_style="bold", title=title, title_justify="left")
+    for name in names:
         table.add_column(name, justify="left" if name == "codec" else "right")
-    for p in points:
-        similar = "" if p.ms_ssim is None else f"{p.ms_ssim:.4f}"
-        numbers = (f"{p.setting:g}", f"{p.bpp:.4f}", f"{p.psnr:.2f}", similar)
-        table.add_row(p.codec, *numbers, f"{p.encode_seconds:.3f}", f"{p.decode_seconds:.3f}")
-    console = Console()
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    if differences:
-        table = Table(box=None, header_style="bold", title=f"against {differences[0].anchor}")
-        for name in ("codec", "BD-rate", "BD-rate, mean of pictures", "BD-PSNR"):
-            table.add_column(name, justify="left" if name == "codec" else "right")
-        for d in differences:
-            rates = ("-" if v is None else f"{v:+.2f} %" for v in (d.bd_rate, d.bd_rate_per_image))
-            table.add_row(d.codec, *rates, "-" if d.bd_psnr is None else f"{d.bd_psnr:+.2f} dB")
-        console.print(table)

@@ -26,12 +26,14 @@ def compare(
 ) -> None:
     """Measure how much two pictures differ.
 
-    PSNR over all RGB samples, MS-SSIM (with the extra licodec[bench]), the largest
-    difference and how many samples differ.
+    PSNR over all RGB samples, MS-SSIM and SSIMULACRA 2 (of the second against the
+    first; with the extra licodec[bench]), the largest difference and how many
+    samples differ.
     """
     import numpy as np
 
     from licodec import imaging
+    from licodec.bench.metrics import METRICS, available
     from licodec.search import pixel_psnr
 
     a, b = _pixels(first), _pixels(second)
@@ -42,7 +44,7 @@ def compare(
     value = pixel_psnr(a, b)
     facts: dict[str, object] = {
         "psnr": value if np.isfinite(value) else None,
-        "ms_ssim": _ms_ssim(a, b),
+        **{m.replace("-", "_"): METRICS[m](b, a) for m in METRICS if m != "lpips" and available(m)},
         "largest_difference": int(difference.max()),
         "samples_that_differ": float((difference > 0).mean()),
     }
@@ -53,8 +55,9 @@ def compare(
         print(json.dumps(facts))
         return
     print(f"PSNR                {'the pictures are equal' if facts['psnr'] is None else f'{value:.3f} dB'}")
-    if facts["ms_ssim"] is not None:
-        print(f"MS-SSIM             {facts['ms_ssim']:.5f}")
+    for name, label, digits in (("ms_ssim", "MS-SSIM", 5), ("ssimulacra2", "SSIMULACRA 2", 2)):
+        if facts.get(name) is not None:
+            print(f"{label:<19} {facts[name]:.{digits}f}")
     print(f"largest difference  {facts['largest_difference']}")
     print(f"samples that differ {100 * facts['samples_that_differ']:.3f} %")
 
@@ -73,13 +76,3 @@ def _pixels(path: Path) -> np.ndarray:
         return imaging.read(data).rgb
     except LicodecError as error:
         raise type(error)(f"{path}: {error}") from None
-
-
-def _ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:
-    """MS-SSIM, or None for small pictures or without the package."""
-    try:
-        from licodec.bench.run import ms_ssim
-
-        return ms_ssim(a, b)
-    except ImportError:
-        return None

@@ -68,6 +68,8 @@ def find(info: ModelInfo, quality: float | None) -> Path:
     if quality in here:
         return here[quality]
     known = sorted({*info.qualities, *(e.quality for e in sources.entries(info.name) if e.quality)})
+    if quality is None and len(known) == 1:
+        quality = known[0]
     if quality is not None and quality not in known:
         raise UsageError(f"{info.name} has no quality {quality:g}; it has {', '.join(map(str, known))}")
     wanted = None if quality is None else int(quality)

@@ -1,0 +1,168 @@
+"""index.html: curves, tables, and crops side by side at equal rate, in one file that needs no server."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from licodec.bench.codecs import Measured
+from licodec.bench.report import PSNR_MOST, image_curve
+from licodec.bench.run import Pictures, Result
+from licodec.errors import LicodecError
+from licodec.search import pixel_psnr
+
+CROP = 320  # side of the crops in pixels
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A codec's version of a crop, or the original (then without numbers)."""
+
+    name: str
+    data_uri: str
+    setting: float | None = None
+    bpp: float | None = None
+    psnr: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One picture through all codecs at about the same rate.
+
+    `gain` is the first codec's PSNR less the anchor's at that rate, of the measured curves.
+    """
+
+    image: str
+    place: tuple[int, int]
+    gain: float | None
+    bpp: float
+    shots: list[Shot]
+
+
+def rank(results: list[Result], first: str, anchor: str) -> list[tuple[str, float, float | None]]:
+    """Images with the rate to compare at, and the first codec's gain there, worst first.
+
+    The rate is that of the first codec's lower-middle setting: low enough to see something.
+    Without an anchor they are ranked by the PSNR itself.
+    """
+    ranked = []
+    for image in dict.fromkeys(r.image for r in results):
+        own = image_curve(results, first, image)
+        if not own:
+            continue
+        rate, psnr = own[(len(own) - 1) // 3]
+        other = image_curve(results, anchor, image)
+        gain = None
+        if len(other) > 1 and anchor != first:
+            rates, values = np.array(other).T
+            gain = psnr - float(np.interp(np.log(rate), np.log(rates), values))
+        ranked.append((image, rate, gain, psnr))
+    ranked.sort(key=lambda item: item[3] if item[2] is None else item[2])
+    return [item[:3] for item in ranked]
+
+
+def ends(ranked: list, count: int) -> list:
+    """The `count` worst and best of a ranking: worst, best, second worst, second best ..."""
+    order = []
+    low, high = 0, len(ranked) - 1
+    while low <= high and len(order) < count:
+        order.append(ranked[low])
+        if high > low and len(order) < count:
+            order.append(ranked[high])
+        low, high = low + 1, high - 1
+    return order
+
+
+def compare(
+    pictures: Pictures,
+    codecs: list[Measured],
+    results: list[Result],
+    first: str,
+    anchor: str,
+    count: int,
+    report: Callable[[str], None],
+) -> Iterator[Comparison]:
+    """Code the worst and best pictures again, all codecs at the rate of the first, and cut out where they err most."""
+    paths = {pictures.name(path): path for path in pictures.paths}
+    groups: dict[str, list[Measured]] = {}
+    for codec in codecs:
+        groups.setdefault(codec.name, []).append(codec)
+    for image, rate, gain in ends(rank(results, first, anchor), count):
+        report(image)
+        pixels = pictures.pixels(paths[image])
+        versions = {}
+        for name, group in groups.items():
+            try:
+                versions[name] = _near(group, pixels, rate, results, image)
+            except LicodecError:
+                continue  # this codec failed on this picture, and the run has said so
+        place = _worst_place(pixels, [decoded for _, _, decoded in versions.values()])
+        shots = [Shot("original", _data_uri(_cut(pixels, place)))]
+        for name, (setting, size, decoded) in versions.items():
+            bpp = 8 * size / (pixels.shape[0] * pixels.shape[1])
+            psnr = min(pixel_psnr(decoded, pixels), PSNR_MOST)
+            shots.append(Shot(name, _data_uri(_cut(decoded, place)), setting, bpp, psnr))
+        yield Comparison(image, place, gain, rate, shots)
+
+
+def _near(
+    group: list[Measured], pixels: np.ndarray, rate: float, results: list[Result], image: str
+) -> tuple[float, int, np.ndarray]:
+    """Setting, size and decoded picture of a codec as close to a rate as it gets."""
+    size = int(rate * pixels.shape[0] * pixels.shape[1] / 8)
+    finer = group[0].near(pixels, size)
+    if finer is not None:
+        setting, data = finer
+        return setting, len(data), group[0].decode(data)
+    rates = {r.setting: r.bpp for r in results if (r.codec, r.image) == (group[0].name, image)}
+    codec = min(group, key=lambda c: abs(rates.get(c.setting, np.inf) - rate))
+    data, _ = codec.encode(pixels)
+    return codec.setting, len(data), codec.decode(data)
+
+
+def _worst_place(pixels: np.ndarray, versions: list[np.ndarray]) -> tuple[int, int]:
+    """Left and top of the crop with the largest squared error, summed over the codecs."""
+    error = np.zeros(pixels.shape[:2])
+    for decoded in versions:
+        error += ((decoded.astype(np.float32) - pixels) ** 2).sum(2)
+    height, width = (min(CROP, side) for side in error.shape)
+    total = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    boxes = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    top, left = np.unravel_index(boxes.argmax(), boxes.shape)
+    return int(left), int(top)
+
+
+def _cut(pixels: np.ndarray, place: tuple[int, int]) -> np.ndarray:
+    left, top = place
+    return np.ascontiguousarray(pixels[top : top + CROP, left : left + CROP])
+
+
+def _data_uri(pixels: np.ndarray) -> str:
+    """Lossless, as what is compared must be what was decoded."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", lossless=True, quality=60)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def write(path: Path, facts: dict[str, object], plots: dict[str, Path], comparisons: list[Comparison]) -> None:
+    """Fill the template beside this file in."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    images = {
+        label: "data:image/svg+xml;base64," + base64.b64encode(file.read_bytes()).decode()
+        for label, file in plots.items()
+    }
+    shown = {name: any(p[name] is not None for p in facts["averages"]) for name in facts["averages"][0]}
+    page = environment.get_template("page.html").render(
+        facts=facts, plots=images, comparisons=comparisons, shown=shown, crop=CROP,
+        images=len({r["image"] for r in facts["results"]}),
+    )  # fmt: skip
+    path.write_text(page, encoding="utf-8")
