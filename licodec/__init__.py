@@ -6,7 +6,7 @@ image = licodec.decode(data)                # and back
 licodec.info(data)                          # what the header says; needs no torch
 """
 
-from licodec.api import decode, encode, info
+from licodec.api import decode, decode_array, encode, info
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "decode", "encode", "info"]
+__all__ = ["__version__", "decode", "decode_array", "encode", "info"]

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 from licodec import container
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
+
+    from licodec import codec
+    from licodec.imaging import Picture
 
 
 def encode(
@@ -43,16 +47,42 @@ def encode(
     return chosen.encode(imaging.from_pil(image, strip), quality, tile).data
 
 
-def decode(data: bytes, *, weights: str | os.PathLike[str] | None = None, device: str = "auto") -> Image.Image:
-    """Decompress the bytes of a .lic file to a Pillow picture (mode L, LA, RGB or RGBA).
+def decode(
+    data: bytes,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    crop: tuple[int, int, int, int] | None = None,
+) -> Image.Image:
+    """Decompress the bytes of a .lic file to a Pillow picture (mode L, LA, RGB or RGBA; I;16 for grey of 16 bits).
+
+    Args:
+        crop: left, top, width and height of the part to decode; only the tiles it needs are.
+
+    Pillow has no colour of 16 bits; `decode_array` gives it.
 
     Raises:
         LicodecError: see `licodec.errors`.
     """
+    return _decode(data, weights, device, crop).to_pil()
+
+
+def decode_array(
+    data: bytes,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    crop: tuple[int, int, int, int] | None = None,
+) -> np.ndarray:
+    """As `decode`, but pixels without alpha: uint8 or uint16, [H, W, 3], or [H, W] if grey."""
+    return _decode(data, weights, device, crop).pixels
+
+
+def _decode(data: bytes, weights: str | os.PathLike[str] | None, device: str, crop: codec.Crop | None) -> Picture:
     from licodec import codec
 
     parsed = container.read(data)
-    return codec.for_header(parsed.header, Path(weights) if weights else None, device).decode(parsed).to_pil()
+    return codec.for_header(parsed.header, Path(weights) if weights else None, device).decode(parsed, crop)
 
 
 def info(data: bytes) -> dict[str, object]:
@@ -73,7 +103,7 @@ def info(data: bytes) -> dict[str, object]:
         "width": header.width,
         "height": header.height,
         "channels": ("L" if header.grey else "RGB") + ("A" if "A" in parsed.metadata else ""),
-        "bit_depth": 8,
+        "bit_depth": 16 if header.deep else 8,
         "tiles": header.tiles(),
         "tile": header.tile,
         "overlap": header.overlap,

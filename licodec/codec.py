@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,22 @@ from licodec.errors import CorruptError, InputError, OutOfMemoryError, UsageErro
 from licodec.imaging import Picture
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
-from licodec.tiling import Grid, padded
+from licodec.output import Decoding
+from licodec.tiling import Box, Grid, padded
 from licodec.weights import file as weights_file
 from licodec.weights import store
 
-METADATA = {"I": "icc", "E": "exif", "X": "xmp"}
+METADATA = {"I": "icc", "E": "exif", "X": "xmp", "c": "cicp"}
 ALPHA = "A"
+Crop = tuple[int, int, int, int]  # left, top, width, height
+Report = Callable[[int, int], None]  # tiles done, tiles in all
+
+
+MAX_TILE = 2896  # 8.4 megapixels: a decoder's memory is bounded by the tile, and the file is not believed
+
+
+def _silent(done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,16 @@ class Encoded:
     data: bytes
     ideal_bits: float
     payload_bytes: int
+
+
+def _check_tiles(grid: Grid, max_tile: int) -> None:
+    """Raises InputError if tiles are larger than allowed."""
+    largest = min(grid.step, grid.width) * min(grid.step, grid.height)
+    if largest > max_tile**2:
+        raise InputError(
+            f"has tiles of {largest} pixels, which take much memory to decode; "
+            f"allow them with --max-tile {math.isqrt(largest - 1) + 1}"
+        )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -102,13 +123,22 @@ class Codec:
             raise CorruptError(f"its tiles do not fit the model {self.info.name}; the file is damaged")
         return Grid(padded(header.height, stride), padded(header.width, stride), header.tile, header.overlap)
 
-    def _pad(self, pixels: np.ndarray, grid: Grid) -> Tensor:
-        """Pixels uint8 [H, W, 3] -> [1, 3, grid.height, grid.width], uint8, on the CPU."""
-        height, width = pixels.shape[:2]
+    def _window(self, picture: Picture, grid: Grid, box: Box) -> Tensor:
+        """What the transforms see of a tile of the padded picture: float32 [1, 3, h, w] in [0, 1], on the device."""
+        width, height = picture.size
         left, top = self._corner(width, height, grid)
-        margins = ((top, grid.height - height - top), (left, grid.width - width - left), (0, 0))
-        mode = "constant" if self.model.padding == "centred-zeros" else "edge"
-        return torch.from_numpy(np.pad(pixels, margins, mode).transpose(2, 0, 1))[None]
+        rows, columns = np.arange(box.top, box.bottom) - top, np.arange(box.left, box.right) - left
+        within = [np.clip(i, 0, size - 1) for i, size in ((rows, height), (columns, width))]
+        part = picture.pixels[within[0][0] : within[0][-1] + 1, within[1][0] : within[1][-1] + 1]
+        part = part[within[0] - within[0][0]][:, within[1] - within[1][0]]
+        if part.ndim == 2:
+            part = np.repeat(part[:, :, None], 3, 2)
+        if self.model.padding == "centred-zeros":
+            outside = ((rows < 0) | (rows >= height))[:, None] | ((columns < 0) | (columns >= width))
+            part[outside] = 0
+        full = 65535 if picture.deep else 255
+        x = torch.from_numpy(part.transpose(2, 0, 1)[None].astype(np.float32, copy=False)).to(self.device)
+        return x.div_(full).contiguous(memory_format=torch.channels_last)
 
     def _corner(self, width: int, height: int, grid: Grid) -> tuple[int, int]:
         """Left and top of the picture within the padded one."""
@@ -118,40 +148,64 @@ class Codec:
 
     @_memory_guard()
     @torch.inference_mode()
-    def encode(self, picture: Picture, quality: float | None = None, tile: int | None = None) -> Encoded:
+    def encode(
+        self,
+        picture: Picture,
+        quality: float | None = None,
+        tile: int | None = None,
+        report: Report = _silent,
+        max_tile: int = MAX_TILE,
+    ) -> Encoded:
         """Code a picture as a .lic file.
 
         Args:
             quality: 1 to 8 for `lite`; None for the default, or for fixed-rate weights.
             tile: side of the tiles in pixels, rounded up to the model's stride; 0 for
                 none; None to choose by the picture's size.
+            report: told after each tile how many are done, and of how many.
+            max_tile: refuse tiles of more than max_tile**2 pixels, as decoders do.
         """
         quality = self.quality(quality)
         width, height = picture.size
         tile, overlap = self.model.tile_sizes(width, height, tile)
         grey = picture.pixels.ndim == 2
-        header = Header(self.info.name, self.fingerprint, quality, width, height, grey, tile, overlap if tile else 0)
+        header = Header(
+            self.info.name, self.fingerprint, quality, width, height, grey, tile, overlap if tile else 0, picture.deep
+        )
         grid, q = self._grid(header), self._tensor(quality)
-        x = self._pad(picture.rgb, grid)
+        _check_tiles(grid, max_tile)
         tiles, bits = [], 0.0
         for box in grid.boxes():
             seen = grid.grown(box)
-            part = x[(..., *seen.slices())].to(self.device).float().div_(255)
-            y = self.model.analyse(part.contiguous(memory_format=torch.channels_last), q)
+            y = self.model.analyse(self._window(picture, grid, seen), q)
             y = y[(..., *box.within(seen).scaled(self.model.latent_stride).slices())].contiguous()
             coded = encode_latent(self.model, self.tables, y, self.model.hyper_analyse(y, q), q)
             tiles.append(coded.payload)
             bits += coded.ideal_bits
+            report(len(tiles), header.tiles())
         metadata = {k: v for k, name in METADATA.items() if (v := getattr(picture, name)) is not None}
         if picture.alpha is not None:
             metadata[ALPHA] = imaging.alpha_to_bytes(picture.alpha)
         data = container.write(Container(header, metadata, tiles))
         return Encoded(data, bits, sum(map(len, tiles)))
 
-    @_memory_guard()
-    @torch.inference_mode()
-    def decode(self, parsed: Container) -> Picture:
-        """The picture of a parsed file. Raises WeightsError, CorruptError."""
+    def decode(self, parsed: Container, crop: Crop | None = None, report: Report = _silent) -> Picture:
+        """The picture of a parsed file, or a part of it. Raises what `open` and its strips do."""
+        return self.open(parsed, crop, report).collect()
+
+    def open(
+        self, parsed: Container, crop: Crop | None = None, report: Report = _silent, max_tile: int = MAX_TILE
+    ) -> Decoding:
+        """Begin to decode a file, or the part of it that `crop` (left, top, width, height) names.
+
+        Taking the strips decodes; no more than three rows of tiles are in memory.
+
+        Raises:
+            WeightsError: it was made with other weights.
+            CorruptError: it is damaged; from the strips also: the decoder is out of step.
+            UsageError: the crop is not within the picture.
+            InputError: its tiles have more than max_tile**2 pixels.
+        """
         header = parsed.header
         if header.fingerprint != self.fingerprint:
             raise WeightsError(
@@ -159,43 +213,88 @@ class Codec:
             )
         if self.info.variable_rate and not self.info.qualities[0] <= header.quality <= self.info.qualities[-1]:
             raise CorruptError(f"quality {header.quality:g} is none of {header.model}'s; the file is damaged")
-        grid, q = self._grid(header), self._tensor(header.quality)
-        left, top = self._corner(header.width, header.height, grid)
-        pixels = self._synthesise(self._decode_latents(parsed, grid, q), grid, q)
-        pixels = pixels[top : top + header.height, left : left + header.width]
-        if header.grey:
-            pixels = np.rint(pixels.astype(np.float32).mean(2)).astype(np.uint8)
-        picture = Picture(np.ascontiguousarray(pixels))
+        grid = self._grid(header)
+        _check_tiles(grid, max_tile)
+        left, top, width, height = crop or (0, 0, header.width, header.height)
+        if min(left, top) < 0 or min(width, height) < 1 or left + width > header.width or top + height > header.height:
+            raise UsageError(f"--crop {left},{top},{width},{height} is not within {header.width}x{header.height}")
+        picture = Picture(np.empty((0, 0), np.uint8))
         for kind, name in METADATA.items():
             setattr(picture, name, parsed.metadata.get(kind))
         if ALPHA in parsed.metadata:
             try:
-                picture.alpha = imaging.alpha_from_bytes(parsed.metadata[ALPHA], picture.size)
+                alpha = imaging.alpha_from_bytes(parsed.metadata[ALPHA], (header.width, header.height), header.deep)
             except InputError as error:
                 raise CorruptError(str(error)) from None
-        return picture
+            picture.alpha = alpha[top : top + height, left : left + width]
+        x, y = self._corner(header.width, header.height, grid)
+        wanted = Box(top + y, left + x, top + y + height, left + x + width)
+        strips = self._strips(parsed, grid, wanted, report)
+        return Decoding((width, height), header.grey, header.deep, strips, picture)
 
-    def _decode_latents(self, parsed: Container, grid: Grid, q: Tensor) -> Tensor:
-        stride = self.model.latent_stride
-        y_hat = torch.empty(1, self.model.latent_channels, grid.height // stride, grid.width // stride)
-        for box, payload in zip(grid.boxes(), parsed.tiles, strict=True):
-            z_shape = (1, self.model.hyper_channels, box.height // 64, box.width // 64)
-            try:
-                part = decode_latent(self.model, self.tables, payload, z_shape, q)
-            except CorruptError as error:
-                raise CorruptError(f"tile at {box.left},{box.top}: {error}") from None
-            y_hat[(..., *box.scaled(stride).slices())] = part.float().cpu()
-        return y_hat
+    def _strips(self, parsed: Container, grid: Grid, wanted: Box, report: Report) -> Iterator[np.ndarray]:
+        """The rows of the padded picture's part `wanted`, a row of tiles at a time."""
+        header, q = parsed.header, self._tensor(parsed.header.quality)
+        rows = list(grid.rows(wanted))
+        needed = {i for row in rows for _, seen in self._parts(grid, row) for i, _ in grid.touching(seen)}
+        latents: dict[Box, Tensor] = {}
+        done = 0
+        for row in rows:
+            pixels = np.empty((row.height, row.width, 3), np.uint16 if header.deep else np.uint8)
+            for part, seen in self._parts(grid, row):
+                touched = grid.touching(seen)
+                for i, box in touched:
+                    if box not in latents:
+                        latents[box] = self._decode_tile(box, parsed.tiles[i], q)
+                        done += 1
+                        report(done, len(needed))
+                y_hat = _gather({box: latents[box] for _, box in touched}, seen, self.model.latent_stride)
+                pixels[part.within(row).slices()] = self._synthesise(y_hat, seen, part, q, header.deep)
+            latents = {box: y for box, y in latents.items() if box.bottom + grid.overlap > row.bottom}
+            yield np.rint(pixels.mean(2, dtype=np.float32)).astype(pixels.dtype) if header.grey else pixels
 
-    def _synthesise(self, y_hat: Tensor, grid: Grid, q: Tensor) -> np.ndarray:
-        pixels = np.empty((grid.height, grid.width, 3), np.uint8)
-        for box in grid.boxes():
-            seen = grid.grown(box)
-            part = y_hat[(..., *seen.scaled(self.model.latent_stride).slices())].to(self.device)
-            x = self.model.synthesise(part.contiguous(memory_format=torch.channels_last), q)
-            x = x[(0, ..., *box.within(seen).slices())]
-            pixels[box.slices()] = x.float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-        return pixels
+    def _parts(self, grid: Grid, row: Box) -> list[tuple[Box, Box]]:
+        """The tiles' parts of a row of pixels, each with what g_s must see to give it.
+
+        That is the tile and its overlap; less, if the overlap is all that g_s can see.
+        """
+        parts = [(box, box.common(row)) for _, box in grid.touching(row)]
+        if not self.model.overlap_is_all:
+            return [(part, grid.grown(box)) for box, part in parts]
+        margin = grid.overlap or self.model.overlap
+        return [(part, part.snapped(self.model.stride).grown(margin, grid.height, grid.width)) for _, part in parts]
+
+    @_memory_guard()
+    @torch.inference_mode()
+    def _decode_tile(self, box: Box, payload: bytes, q: Tensor) -> Tensor:
+        z_shape = (1, self.model.hyper_channels, box.height // 64, box.width // 64)
+        try:
+            return decode_latent(self.model, self.tables, payload, z_shape, q).float()
+        except CorruptError as error:
+            raise CorruptError(f"tile at {box.left},{box.top}: {error}") from None
+
+    @_memory_guard()
+    @torch.inference_mode()
+    def _synthesise(self, y_hat: Tensor, seen: Box, part: Box, q: Tensor, deep: bool) -> np.ndarray:
+        """Pixels [h, w, 3] of `part`, from the latent of `seen`."""
+        x = self.model.synthesise(y_hat.contiguous(memory_format=torch.channels_last), q)
+        x = x[(0, ..., *part.within(seen).slices())].float().clamp(0, 1)
+        x = x.mul(65535 if deep else 255).round().permute(1, 2, 0)
+        return x.to(torch.int32).cpu().numpy().astype(np.uint16) if deep else x.byte().cpu().numpy()
+
+
+def _gather(latents: dict[Box, Tensor], seen: Box, stride: int) -> Tensor:
+    """The latent of `seen` from those of the tiles it touches."""
+    if seen in latents:
+        return latents[seen]
+    whole = seen.scaled(stride)
+    some = next(iter(latents.values()))
+    y_hat = some.new_empty(1, some.shape[1], whole.height, whole.width)
+    for box, latent in latents.items():
+        common = box.common(seen)
+        source = common.within(box).scaled(stride).slices()
+        y_hat[(..., *common.within(seen).scaled(stride).slices())] = latent[(..., *source)]
+    return y_hat
 
 
 def pick_device(name: str = "auto") -> torch.device:

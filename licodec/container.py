@@ -2,7 +2,8 @@
 
     magic     89 4C 49 43 0D 0A 1A 0A  (as PNG's: not text, broken by text-mode transfers)
     version   u8, 1. It also names the arithmetic: what the decoder must reproduce runs in float64
-    layout    u8: bits 0-3 length of the model id less one; bit 4 grey; bit 5 tiled; bits 6-7 zero
+    layout    u8: bits 0-3 length of the model id less one; bit 4 grey; bit 5 tiled; bit 6 samples of 16 bits;
+              bit 7 zero
     model     the model id, ASCII
     weights   8 bytes, the fingerprint of the weights
     quality   varint, hundredths
@@ -13,9 +14,10 @@
               CRC-32 (little-endian) of the header above and this chunk's type, length and payload
 
 Varints are LEB128. Chunk types: `I` ICC profile, `E` EXIF, `X` XMP (these zlib-compressed),
-`A` alpha, `T` a tile: u32 check of its decoded integers, then the ANS stream. Tiles come
-last, row by row, as many as the header implies; the file ends with the last one. Unknown
-lower-case types are skipped, unknown upper-case types refused.
+`A` alpha (a PNG), `c` the 4 bytes of a cICP chunk (ITU-T H.273), `T` a tile: u32 check of
+its decoded integers, then the ANS stream. Tiles come last, row by row, as many as the
+header implies; the file ends with the last one. Unknown lower-case types are skipped,
+unknown upper-case types refused.
 
 A plain picture takes 40 bytes besides the ANS stream (a model id of four letters, sides
 of 128 to 16383, a stream of 16 KiB to 2 MiB). To meet that, this departs from the first
@@ -37,7 +39,7 @@ MAX_SIDE = 1 << 20
 MAX_METADATA = 64 << 20  # bytes of a chunk other than a tile, decompressed
 TILE = "T"
 COMPRESSED = {"I": "icc", "E": "exif", "X": "xmp"}
-KNOWN = {TILE, "A", *COMPRESSED}
+KNOWN = {TILE, "A", "c", *COMPRESSED}
 _MODEL_ID = re.compile(r"[a-z0-9][a-z0-9+.-]{0,15}")
 
 
@@ -51,6 +53,7 @@ class Header:
         width, height: of the picture, in pixels.
         tile: side of the tiles in pixels, 0 for one tile of any size.
         overlap: pixels that the transforms see around a tile.
+        deep: samples have 16 bits, else 8.
     """
 
     model: str
@@ -61,6 +64,7 @@ class Header:
     grey: bool = False
     tile: int = 0
     overlap: int = 0
+    deep: bool = False
 
     def tiles(self) -> int:
         """Number of tiles."""
@@ -112,7 +116,7 @@ class _Reader:
 def _header_bytes(header: Header) -> bytes:
     if not _MODEL_ID.fullmatch(header.model):
         raise ValueError(f"model id {header.model!r} is not 1 to 16 lower-case letters, digits and +.-")
-    layout = len(header.model) - 1 | header.grey << 4 | bool(header.tile) << 5
+    layout = len(header.model) - 1 | header.grey << 4 | bool(header.tile) << 5 | header.deep << 6
     fields = [round(header.quality * 100), header.width, header.height]
     if header.tile:
         fields += [header.tile, header.overlap]
@@ -135,7 +139,7 @@ def _read_header(reader: _Reader) -> Header:
     version, layout = reader.take(2)
     if version != VERSION:
         raise FormatError(f"a .lic of version {version}, this licodec reads version {VERSION}; upgrade licodec")
-    if layout & 0xC0:
+    if layout & 0x80:
         raise FormatError("a .lic with a layout this licodec does not know; upgrade licodec")
     model = reader.take((layout & 15) + 1).decode("latin-1")
     if not _MODEL_ID.fullmatch(model):
@@ -153,7 +157,7 @@ def _read_header(reader: _Reader) -> Header:
     )
     if not plausible:
         raise CorruptError("the header is damaged; copy or download the file again")
-    return Header(model, fingerprint, quality / 100, width, height, bool(layout & 16), tile, overlap)
+    return Header(model, fingerprint, quality / 100, width, height, bool(layout & 16), tile, overlap, bool(layout & 64))
 
 
 def write(container: Container) -> bytes:

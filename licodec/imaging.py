@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,6 +18,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from licodec.errors import InputError
 
 MAX_PIXELS = 200_000_000
+MAX_SIDE = 1 << 17
+BAND = 256  # rows converted at a time
+ORIENTATION = 0x0112  # EXIF tag
 # What `encode` picks out of a folder; any other format is coded when it is named itself.
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pnm",
@@ -32,9 +38,10 @@ class Picture:
     """A picture as licodec codes it.
 
     Attributes:
-        pixels: uint8 [H, W, 3] (sRGB or whatever `icc` says), or [H, W] if grey.
-        alpha: uint8 [H, W], or None if opaque throughout.
+        pixels: uint8 or uint16 [H, W, 3] (sRGB or whatever `icc` says), or [H, W] if grey.
+        alpha: [H, W] of the same type, or None if opaque throughout.
         icc, exif, xmp: raw metadata, or None. EXIF orientation has been applied.
+        cicp: the 4 bytes of PNG's cICP chunk, or None.
         warnings: what was lost on the way in, one line each.
     """
 
@@ -43,6 +50,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    cicp: bytes | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -51,57 +59,147 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[0]
 
     @property
+    def deep(self) -> bool:
+        """Whether samples have 16 bits."""
+        return self.pixels.dtype == np.uint16
+
+    @property
     def rgb(self) -> np.ndarray:
-        """The pixels as uint8 [H, W, 3], three equal channels if grey."""
+        """The pixels as [H, W, 3], three equal channels if grey."""
         return self.pixels if self.pixels.ndim == 3 else np.repeat(self.pixels[:, :, None], 3, 2)
 
+    def eight_bit(self) -> Picture:
+        """The same with samples of 8 bits."""
+        if not self.deep:
+            return self
+        alpha = None if self.alpha is None else to_eight_bit(self.alpha)
+        return replace(self, pixels=to_eight_bit(self.pixels), alpha=alpha)
+
     def to_pil(self) -> Image.Image:
-        """A Pillow picture of mode L, LA, RGB or RGBA, metadata in its `info`."""
-        image = Image.fromarray(self.pixels)
-        if self.alpha is not None:
-            image.putalpha(Image.fromarray(self.alpha))
+        """A Pillow picture, metadata in its `info`: mode L, LA, RGB or RGBA; I;16 for grey of 16 bits.
+
+        Pillow has no mode for colour or transparency of 16 bits; they are reduced to 8.
+        """
+        plain = self if self.pixels.ndim == 2 and self.alpha is None else self.eight_bit()
+        image = Image.fromarray(plain.pixels)
+        if plain.alpha is not None:
+            image.putalpha(Image.fromarray(plain.alpha))
         for key in ("icc", "exif", "xmp"):
             if (value := getattr(self, key)) is not None:
                 image.info["icc_profile" if key == "icc" else key] = value
         return image
 
 
-def from_pil(image: Image.Image, strip: bool = False) -> Picture:
-    """Take a Pillow picture. Raises InputError for animations and modes that cannot be coded."""
-    if getattr(image, "n_frames", 1) > 1:
-        raise InputError(f"has {image.n_frames} frames; licodec codes still pictures, extract one frame first")
-    image = ImageOps.exif_transpose(image)
-    notes: list[str] = []
-    mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        image = _eight_bit(image)
-        notes.append(f"{mode} samples are reduced to 8 bits")
-    elif mode == "CMYK" or mode in ("YCbCr", "LAB", "HSV"):
-        notes.append(f"{mode} is converted to RGB without its profile")
-    alpha = None
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        alpha = np.asarray(image.getchannel("A"))
-        alpha = None if (alpha == 255).all() else alpha
+def to_eight_bit(samples: np.ndarray) -> np.ndarray:
+    """uint16 -> uint8, 65535 to 255, rounded."""
+    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def from_pil(image: Image.Image, strip: bool = False, frame: int | None = None) -> Picture:
+    """Take a Pillow picture.
+
+    Args:
+        frame: which of an animation's; without it they are refused.
+
+    Raises:
+        InputError: an animation, or a frame it does not have.
+    """
+    _choose_frame(image, frame)
+    mode, notes = image.mode, []
+    image = _upright(image)
+    info = image.info
+    profile = info.get("icc_profile")
+    if mode in ("CMYK", "LAB"):
+        image, note = _to_rgb_by_profile(image, profile)
+        notes += note
+        profile = None
     grey = mode in ("1", "L", "LA", "La") or mode.startswith("I") or mode == "F"
-    pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    picture = Picture(pixels, alpha, warnings=notes)
-    if not strip:
-        profile = image.info.get("icc_profile")
-        matches = profile and (mode == "CMYK") == (profile[16:20] == b"CMYK")
-        picture.icc = profile if matches and mode != "CMYK" else None
-        picture.exif = image.info.get("exif") or None
-        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-        picture.xmp = xmp.encode() if isinstance(xmp, str) else xmp or None
+    alpha = None
+    if mode.startswith("I") or mode == "F":
+        pixels = _sixteen_bit(image, notes)
+        if isinstance(level := info.get("transparency"), int):
+            alpha = np.where(pixels == level, 0, 65535).astype(np.uint16)
+    else:
+        if "A" in image.getbands() or "a" in image.getbands() or "transparency" in info:
+            image = image.convert("RGBA")
+            alpha = np.asarray(image.getchannel("A"))
+        pixels = _samples(image, "L" if grey else "RGB")
+    picture = Picture(pixels, _unless_opaque(alpha), warnings=notes)
+    _keep_metadata(picture, info, profile, strip)
     return picture
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16- and 32-bit integer samples (full scale 65535) to 8 bits, float ones from [0, 1] or [0, 255]."""
-    samples = np.asarray(image).astype(np.float64)
-    unit_range = image.mode == "F" and samples.size and np.nanmax(samples) <= 1
-    scale = 255.0 if unit_range else 1.0 if image.mode == "F" else 1 / 257
-    return Image.fromarray(np.clip(np.nan_to_num(samples) * scale + 0.5, 0, 255).astype(np.uint8))
+def _choose_frame(image: Image.Image, frame: int | None) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frame is None:
+        if frames > 1:
+            raise InputError(f"has {frames} frames; licodec codes still pictures, choose one with --frame 0")
+    elif frame >= frames:
+        raise InputError(f"has {frames} frame{'s' if frames > 1 else ''}, no frame {frame}; the first is 0")
+    elif frame:
+        image.seek(frame)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """EXIF orientation applied; without one the picture is not copied."""
+    return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
+
+
+def _samples(image: Image.Image, mode: str) -> np.ndarray:
+    """The pixels in a mode, band by band: Pillow would make several copies of a large picture."""
+    width, height = image.size
+    pixels = np.empty((height, width) if mode == "L" else (height, width, 3), np.uint8)
+    for top in range(0, height, BAND):
+        band = image.crop((0, top, width, min(top + BAND, height)))
+        pixels[top : top + BAND] = np.asarray(band if band.mode == mode else band.convert(mode))
+    return pixels
+
+
+def _unless_opaque(alpha: np.ndarray | None) -> np.ndarray | None:
+    return None if alpha is None or (alpha == np.iinfo(alpha.dtype).max).all() else alpha
+
+
+def _to_rgb_by_profile(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, list[str]]:
+    """CMYK or LAB as sRGB, by the embedded profile (LAB: by the standard's), and a warning where that fails."""
+    from PIL import ImageCms
+
+    try:
+        if image.mode == "LAB":
+            source = ImageCms.createProfile("LAB")
+        elif profile and profile[16:20] == b"CMYK":
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        else:
+            return image.convert("RGB"), ["CMYK without a profile of its own; its colours are a guess"]
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, source, target, outputMode="RGB"), []
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        return image.convert("RGB"), [f"the {image.mode} profile cannot be used ({error}); its colours are a guess"]
+
+
+def _sixteen_bit(image: Image.Image, notes: list[str]) -> np.ndarray:
+    """Samples of 16, 32 (full scale 65535 too) or float bits (full scale 1) as uint16 [H, W]."""
+    samples = np.asarray(image)
+    if samples.dtype == np.uint16:
+        return samples
+    full = 65535.0 if image.mode == "F" else 1.0
+    values = np.nan_to_num(samples.astype(np.float64), posinf=1e300, neginf=-1e300) * full
+    notes.append(f"{'float' if image.mode == 'F' else '32-bit'} samples are reduced to 16 bits")
+    if values.size and (values.min() < -0.5 or values.max() >= 65535.5):
+        notes.append(f"values outside 0 to {'1' if image.mode == 'F' else '65535'} are clipped")
+    return np.clip(np.rint(values), 0, 65535).astype(np.uint16)
+
+
+def _keep_metadata(picture: Picture, info: dict, profile: bytes | None, strip: bool) -> None:
+    """Profile, EXIF and XMP; a warning for colour information that has no place in a .lic."""
+    if not strip:
+        fits = profile and profile[16:20] != b"CMYK"
+        picture.icc = profile if fits else None
+        picture.exif = info.get("exif") or None
+        xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+        picture.xmp = xmp.encode() if isinstance(xmp, str) else xmp or None
+    gamma = info.get("gamma")
+    if not profile and "srgb" not in info and gamma and abs(float(gamma) - 0.45455) > 0.005:
+        picture.warnings.append(f"the gamma {gamma:g} noted in the file is not kept; give it an ICC profile first")
 
 
 @contextlib.contextmanager
@@ -114,91 +212,142 @@ def _without_pillows_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def read(source: Path | bytes, max_pixels: int = MAX_PIXELS, strip: bool = False) -> Picture:
+def read(
+    source: Path | bytes,
+    max_pixels: int = MAX_PIXELS,
+    strip: bool = False,
+    frame: int | None = None,
+    max_side: int = MAX_SIDE,
+) -> Picture:
     """Read a picture from a file or from the bytes of one. Raises InputError."""
     try:
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source
-        with _without_pillows_limit(), Image.open(opened) as image:
-            check_pixels(*image.size, max_pixels)
-            deep = image.mode in ("RGB", "RGBA") and any(";16" in str(tile) for tile in image.tile)
-            picture = from_pil(image, strip)
-            if deep:  # Pillow has no mode for it and reads the upper 8 bits
-                picture.warnings.append("16-bit samples are reduced to 8 bits")
-            return picture
+        with _without_pillows_limit(), _open(source) as image:
+            check_pixels(*image.size, max_pixels, max_side)
+            cicp = None if strip else _cicp(image)
+            deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile) for tile in image.tile)
+            if deep and getattr(image, "n_frames", 1) == 1:
+                picture = _read_deep(source, strip)
+            else:
+                picture = from_pil(image, strip, frame)
+            return replace(picture, cicp=cicp)
     except FileNotFoundError:
         raise InputError("no such file") from None
     except UnidentifiedImageError:
         raise InputError("not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, KeyError, IndexError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, KeyError, IndexError, TypeError) as error:
         # what Pillow's decoders raise for damaged files, fuzzing found all of these
         raise InputError(f"cannot be read as a picture ({error})") from None
 
 
-def check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+def _open(source: Path | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def _read_deep(source: Path | bytes, strip: bool) -> Picture:
+    """Colour or transparency of 16 bits, for which Pillow has no mode."""
+    with _open(source) as image:
+        grey = "LA;16B" in str(image.tile)
+        samples = _grey_and_alpha(image) if grey else _both_bytes(source)
+        info = image.info
+    pixels, alpha = np.ascontiguousarray(samples[:, :, 0] if grey else samples[:, :, :3]), None
+    if samples.shape[2] in (2, 4):
+        alpha = np.ascontiguousarray(samples[:, :, -1])
+    elif isinstance(colour := info.get("transparency"), tuple):
+        alpha = np.where((pixels == colour).all(2), 0, 65535).astype(np.uint16)
+    picture = Picture(pixels, _unless_opaque(alpha))
+    _keep_metadata(picture, info, info.get("icc_profile"), strip)
+    return picture
+
+
+def _both_bytes(source: Path | bytes) -> np.ndarray:
+    """uint16 [H, W, C]. Pillow unpacks the upper bytes; told the other byte order, it unpacks the lower ones."""
+    halves = []
+    for lower in (False, True):
+        with _open(source) as image:
+            if lower:
+                image.tile = [_with_other_order(tile) for tile in image.tile]
+            halves.append(np.asarray(_upright(image)).astype(np.uint16))
+    return halves[0] << 8 | halves[1]
+
+
+def _grey_and_alpha(image: Image.Image) -> np.ndarray:
+    """uint16 [H, W, 2] of a PNG: its four bytes a pixel are read as if they were RGBA of 8 bits."""
+    image._mode = "RGBA"
+    image.tile = [(*tile[:3], "RGBA") for tile in image.tile]
+    return np.asarray(_upright(image)).copy().view(">u2").astype(np.uint16)
+
+
+def _with_other_order(tile: tuple) -> tuple:
+    def swap(text: object) -> object:
+        match = isinstance(text, str) and re.fullmatch(r"(.*;16)([BLN])", text)
+        return match[1] + _OTHER_ORDER[match[2]] if match else text
+
+    name, box, offset, arguments = tile
+    return name, box, offset, tuple(map(swap, arguments)) if isinstance(arguments, tuple) else swap(arguments)
+
+
+def _cicp(image: Image.Image) -> bytes | None:
+    """PNG's cICP chunk, which names the transfer curve and gamut of HDR pictures; Pillow does not know it."""
+    if image.format != "PNG" or not image.fp.seekable():
+        return None
+    place = image.fp.tell()
+    image.fp.seek(0)
+    head = image.fp.read(4096).partition(b"IDAT")[0]
+    image.fp.seek(place)
+    at = head.find(b"\0\0\0\x04cICP")
+    return head[at + 8 : at + 12] if at >= 0 else None
+
+
+def check_pixels(width: int, height: int, most: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> None:
     """Raises InputError if a picture is larger than allowed."""
     if width * height > most:
         raise InputError(f"has {width}x{height} pixels, more than {most}; raise the limit with --max-pixels")
-
-
-_ENCODE_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 90}}
-_NO_ALPHA = {"JPEG", "PPM", "BMP"}
-
-
-def format_of(path: Path) -> str:
-    """Pillow's name of the format that a file name's ending asks for. Raises InputError."""
-    Image.init()
-    name = Image.registered_extensions().get(path.suffix.lower())
-    if name is None or name not in Image.SAVE:
-        raise InputError(f"the ending {path.suffix!r} names no picture format that can be written; use .png")
-    return name
-
-
-def to_bytes(picture: Picture, format_name: str) -> bytes:
-    """The picture as a file of a format (see `format_of`). Raises InputError."""
-    image = picture.to_pil()
-    if format_name in _NO_ALPHA and image.mode in ("RGBA", "LA"):
-        raise InputError(f"has transparency, which {format_name} cannot hold; use .png")
-    options: dict[str, object] = dict(_ENCODE_OPTIONS.get(format_name, {}))
-    for key in ("icc_profile", "exif", "xmp"):
-        if image.info.get(key):
-            options[key] = image.info[key]
-    out = io.BytesIO()
-    try:
-        image.save(out, format=format_name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot be written as {format_name} ({error}); use .png") from None
-    return out.getvalue()
+    if max(width, height) > max_side:
+        raise InputError(f"has {width}x{height} pixels, a side over {max_side}; raise the limit with --max-side")
 
 
 def alpha_to_bytes(alpha: np.ndarray) -> bytes:
-    """An alpha channel, losslessly: PNG of one channel."""
+    """An alpha channel, losslessly: PNG of one channel, of 8 or 16 bits."""
     out = io.BytesIO()
     Image.fromarray(alpha).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
-def alpha_from_bytes(data: bytes, size: tuple[int, int]) -> np.ndarray:
+def alpha_from_bytes(data: bytes, size: tuple[int, int], deep: bool = False) -> np.ndarray:
     """The inverse; `size` is width, height. Raises InputError if it is not that."""
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != size or image.mode != "L":
+        with _without_pillows_limit(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != size or image.mode != ("I;16" if deep else "L"):
                 raise InputError("the alpha channel does not fit the picture")
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"the alpha channel is damaged ({error})") from None
 
 
-def write_file(path: Path, data: bytes, force: bool) -> None:
-    """Write beside and rename, so that a kill leaves no half file. Raises InputError."""
+@contextlib.contextmanager
+def replacing(path: Path, force: bool) -> Iterator[BinaryIO]:
+    """A file to write `path` with: beside it, and renamed at the end, so that a kill leaves no half file.
+
+    Raises InputError.
+    """
     if path.exists() and not force:
         raise InputError(f"{path} exists; -f overwrites it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, data: bytes, force: bool) -> None:
+    """Write all of a file, see `replacing`. Raises InputError."""
+    with replacing(path, force) as file:
+        file.write(data)

@@ -38,7 +38,8 @@ class LicImageFile(ImageFile.ImageFile):
             facts = api.info(self.lic)
         except LicodecError as error:
             raise SyntaxError(str(error)) from None
-        self._mode = str(facts["channels"])
+        deep = facts["bit_depth"] == 16 and facts["channels"] == "L"
+        self._mode = "I;16" if deep else str(facts["channels"])
         self._size = (int(facts["width"]), int(facts["height"]))
         self.info["lic"] = facts
         self.tile = []

@@ -62,6 +62,10 @@ def psnr(codec: Codec, picture: Picture, data: bytes) -> float:
 
 
 def pixel_psnr(decoded: np.ndarray, original: np.ndarray) -> float:
-    """PSNR in dB of two uint8 pictures, over all samples."""
-    error = float(np.mean((decoded.astype(np.float64) - original) ** 2))
-    return 10 * math.log10(255**2 / error) if error else math.inf
+    """PSNR in dB of two pictures of the same type, uint8 or uint16, over all samples; infinite if equal."""
+    total = 0.0
+    for rows in range(0, len(original), 256):  # in strips: pictures may be large
+        part = decoded[rows : rows + 256].astype(np.float64) - original[rows : rows + 256]
+        total += float((part * part).sum())
+    peak = np.iinfo(original.dtype).max
+    return 10 * math.log10(peak**2 * original.size / total) if total else math.inf

@@ -39,6 +39,17 @@ class Box:
             min(width, self.right + margin),
         )
 
+    def snapped(self, stride: int) -> Box:
+        """Grown to multiples of `stride`."""
+        top, left = self.top // stride * stride, self.left // stride * stride
+        return Box(top, left, padded(self.bottom, stride), padded(self.right, stride))
+
+    def common(self, other: Box) -> Box | None:
+        """What two rectangles share, None if nothing."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Box(top, left, bottom, right) if top < bottom and left < right else None
+
     def within(self, outer: Box) -> Box:
         """The same rectangle in the coordinates of `outer`."""
         return Box(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
@@ -61,12 +72,30 @@ class Grid:
     tile: int
     overlap: int
 
-    def boxes(self) -> Iterator[Box]:
+    @property
+    def step(self) -> int:
+        """Side of a tile, also where there is one for all."""
+        return self.tile or max(self.height, self.width)
+
+    def boxes(self) -> list[Box]:
         """The tiles, row by row, without their overlap."""
-        step = self.tile or max(self.height, self.width)
-        for top in range(0, self.height, step):
-            for left in range(0, self.width, step):
-                yield Box(top, left, min(top + step, self.height), min(left + step, self.width))
+        return [box for _, box in self.touching(Box(0, 0, self.height, self.width))]
+
+    def touching(self, area: Box) -> list[tuple[int, Box]]:
+        """The tiles that share something with an area of the picture, each with its place in the file."""
+        step = self.step
+        across = -(-self.width // step)
+        return [
+            (row * across + column, Box(row * step, column * step,
+                                        min(row * step + step, self.height), min(column * step + step, self.width)))
+            for row in range(area.top // step, -(-area.bottom // step))
+            for column in range(area.left // step, -(-area.right // step))
+        ]  # fmt: skip
+
+    def rows(self, box: Box) -> Iterator[Box]:
+        """The parts of `box` in each row of tiles."""
+        for top in range(box.top // self.step * self.step, box.bottom, self.step):
+            yield Box(max(top, box.top), box.left, min(top + self.step, box.bottom), box.right)
 
     def grown(self, box: Box) -> Box:
         """What the transforms see of a tile."""

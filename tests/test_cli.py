@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import PICTURES, licodec, render
 from PIL import Image
@@ -224,3 +226,62 @@ def test_a_bug_is_one_line_too(picture_file):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert result.returncode == 1 and len(lines(result)) == 1 and "ZeroDivisionError" in lines(result)[0]
+
+
+def test_crop_and_frame(tmp_path, tiny_weights):
+    Image.fromarray(render(300, 200)).save(tmp_path / "a.png")
+    common = ("--weights", tiny_weights)
+    assert licodec("encode", tmp_path / "a.png", "--tile", 128, *common).returncode == 0
+    assert licodec("decode", tmp_path / "a.lic", "-o", tmp_path / "whole.png", *common).returncode == 0
+    command = ("decode", tmp_path / "a.lic", "-o", tmp_path / "part.png", "--json", "--crop")
+    result = licodec(*command, "100,50,120,80", *common)
+    assert result.returncode == 0 and json.loads(result.stdout)["width"] == 120
+    with Image.open(tmp_path / "whole.png") as whole, Image.open(tmp_path / "part.png") as part:
+        expected = np.asarray(whole.crop((100, 50, 220, 130)), int)
+        assert part.size == (120, 80) and np.abs(expected - np.asarray(part)).max() <= 1
+    for wrong in ("1,2,3", "a,b,c,d", "0,0,301,1"):
+        assert licodec(*command, wrong, "-f", *common).returncode == 2
+    frames = [Image.fromarray(render(64, 64, seed)) for seed in range(2)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    moving = licodec("encode", tmp_path / "moving.gif", *common)
+    assert moving.returncode == 1 and b"--frame 0" in moving.stderr
+    assert licodec("encode", tmp_path / "moving.gif", "--frame", 1, *common).returncode == 0
+
+
+def test_limits(tmp_path, tiny_weights):
+    Image.fromarray(render(300, 20)).save(tmp_path / "a.png")
+    common = ("--weights", tiny_weights)
+    for option in ("--max-pixels", "--max-side"):
+        result = licodec("encode", tmp_path / "a.png", option, 299, *common)
+        assert result.returncode == 1 and option.encode() in result.stderr
+    assert licodec("encode", tmp_path / "a.png", "--max-pixels", 6000, "--max-side", 300, *common).returncode == 0
+    result = licodec("decode", tmp_path / "a.lic", "-f", "--max-side", 299, *common)
+    assert result.returncode == 1 and b"--max-side" in result.stderr
+    result = licodec("decode", tmp_path / "a.lic", "-f", "--max-tile", 64, *common)
+    assert result.returncode == 1 and b"--max-tile" in result.stderr
+
+
+def test_an_archive_is_resumed_and_shared(tmp_path, tiny_weights):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(12):
+        Image.fromarray(render(64, 64, number)).save(photos / f"{number:02}.png")
+    (photos / "bad.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    command = ("encode", photos, "-o", out, "--weights", tiny_weights, "--resume")
+    whole = [sys.executable, "-m", "licodec", *map(str, command)]
+    runs = [subprocess.Popen(whole, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate()[1] for run in runs]
+    codes = [run.returncode for run in runs]
+    assert max(codes) == 1 and min(codes) >= 0
+    made = [re.findall(r"(\d\d)\.png -> ", text) for text in said]
+    assert sorted(made[0] + made[1]) == [f"{number:02}" for number in range(12)]  # each file once, by one of them
+    complaint = said[codes.index(1)]
+    assert "1 of 13 inputs failed:" in complaint and complaint.rstrip().endswith("bad.png")
+    assert sorted(p.name for p in out.iterdir()) == [f"{number:02}.lic" for number in range(12)]  # no locks left
+    (out / "03.lic").unlink()  # as if killed before it
+    again = licodec(*command)
+    assert b"12 of 13" not in again.stderr and b"11 of 13 were done already" in again.stderr
+    assert again.stderr.count(b" -> ") == 1 and (out / "03.lic").exists()
+    restored = licodec("decode", out, "-o", tmp_path / "restored", "--weights", tiny_weights, "--resume")
+    assert restored.returncode == 0 and len(list((tmp_path / "restored").iterdir())) == 12

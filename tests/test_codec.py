@@ -12,7 +12,7 @@ from PIL import Image
 
 import licodec
 import licodec.pillow
-from licodec import codec, container, imaging, search
+from licodec import codec, container, imaging, output, search
 from licodec.errors import CorruptError, FormatError, InputError, OutOfMemoryError, UsageError, WeightsError
 from licodec.weights import store
 
@@ -79,17 +79,65 @@ def test_tiles_give_the_same_picture_as_the_whole(tiny):
     assert seams < 1.25 * np.abs(tiled - image.pixels).mean()
 
 
-def test_synthesis_of_tiles_is_seamless(tiny):
+def test_synthesis_of_tiles_is_seamless(tiny, monkeypatch):
     import torch
 
-    from licodec.tiling import Grid
-
     y = torch.randn(1, 48, 24, 32)
-    q = torch.tensor([4.0], dtype=torch.float64)
-    with torch.inference_mode():
-        whole = tiny._synthesise(y, Grid(384, 512, 0, 0), q)
-        tiled = tiny._synthesise(y, Grid(384, 512, 128, 64), q)
-    assert np.abs(whole.astype(int) - tiled).max() <= 1
+    monkeypatch.setattr(tiny, "_decode_tile", lambda box, payload, q: y[(..., *box.scaled(16).slices())])
+    whole, tiled = (
+        container.Container(container.Header("lite", tiny.fingerprint, 4, 500, 380, False, *tile), {}, [b""] * count)
+        for tile, count in (((), 1), ((128, 64), 12))
+    )
+    expected = tiny.decode(whole).pixels.astype(int)
+    assert np.abs(tiny.decode(tiled).pixels - expected).max() <= 1
+    for crop in ((0, 0, 500, 380), (130, 120, 1, 1), (100, 5, 77, 300), (499, 379, 1, 1), (128, 128, 128, 128)):
+        left, top, width, height = crop
+        for file in (whole, tiled):  # less than all is computed, and gives the same
+            part = tiny.decode(file, crop).pixels
+            assert np.abs(part - expected[top : top + height, left : left + width]).max() <= 1
+
+
+def test_a_crop_decodes_only_the_tiles_it_needs(tiny):
+    image = imaging.Picture(render(500, 380), alpha=render(500, 380)[:, :, 0])
+    parsed = container.read(tiny.encode(image, 4, tile=128).data)
+    whole = tiny.decode(parsed)
+    seen = []
+    part = tiny.decode(parsed, (130, 120, 60, 60), lambda done, total: seen.append((done, total)))
+    assert np.abs(part.pixels.astype(int) - whole.pixels[120:180, 130:190]).max() <= 1
+    assert (part.alpha == image.alpha[120:180, 130:190]).all()
+    assert seen[-1] == (len(seen), len(seen)) and len(seen) <= 6 < 12
+    damaged = [*parsed.tiles[:-1], parsed.tiles[-1][:-8] + b"\1" * 8]  # elsewhere
+    tiny.decode(container.Container(parsed.header, {}, damaged), (0, 0, 60, 60))
+    with pytest.raises(CorruptError, match="tile at 384,256"):
+        tiny.decode(container.Container(parsed.header, {}, damaged))
+    for crop in ((-1, 0, 5, 5), (0, 0, 0, 5), (0, 0, 501, 5), (499, 0, 2, 1)):
+        with pytest.raises(UsageError, match="not within"):
+            tiny.decode(parsed, crop)
+
+
+def test_no_more_than_three_rows_of_tiles_are_in_memory(tiny, monkeypatch):
+    import weakref
+
+    living = weakref.WeakSet()
+    real = tiny._decode_tile
+
+    def decode_tile(box, payload, q):
+        latent = real(box, payload, q)
+        living.add(latent)
+        return latent
+
+    monkeypatch.setattr(tiny, "_decode_tile", decode_tile)
+    parsed = container.read(tiny.encode(picture(256, 1500), 4, tile=128).data)
+    assert max(len(living) for _ in tiny.open(parsed).strips) <= 2 * 3
+
+
+def test_large_tiles_are_not_believed(tiny):
+    header = container.Header("lite", tiny.fingerprint, 4, 9000, 9000)
+    with pytest.raises(InputError, match="--max-tile 9024"):
+        tiny.open(container.Container(header, {}, [b"0000"]))
+    with pytest.raises(InputError, match="--max-tile"):
+        tiny.encode(picture(300, 300), tile=0, max_tile=200)
+    assert tiny.model.tile_sizes(200_000, 1, None)[0] == tiny.model.tile  # long and thin is large, once padded
 
 
 def modes():
@@ -114,7 +162,9 @@ def test_every_mode_keeps_its_look(tiny, mode):
     image = modes()[mode]
     taken = imaging.from_pil(image)
     decoded = tiny.decode(container.read(tiny.encode(taken, 8).data)).to_pil()
-    assert decoded.mode == {"RGBA": "RGBA", "LA": "LA"}.get(mode, "L" if mode in "L1I;16" else "RGB")
+    assert decoded.mode == {"RGBA": "RGBA", "LA": "LA", "I;16": "I;16"}.get(mode, "L" if mode in "L1" else "RGB")
+    if mode == "I;16":
+        decoded = Image.fromarray(imaging.to_eight_bit(np.asarray(decoded)))
     limit = {"1": 110, "P": 30}.get(mode, 12)  # dithering is beyond the tiny model, which knows smooth pictures
     expected = image.convert("RGB") if mode != "I;16" else modes()["L"].convert("RGB")
     assert np.abs(np.asarray(decoded.convert("RGB"), int) - np.asarray(expected, int)).mean() < limit
@@ -137,16 +187,134 @@ def test_metadata_is_kept_and_orientation_applied_once(tiny):
     assert imaging.read(source, strip=True).exif is None
 
 
-def test_16_bit_colour_is_not_cut_silently():
+def deep_pictures():
+    """Colour and grey of 16 bits, with and without alpha."""
+    rgb = np.minimum(render(90, 70), 254).astype(np.uint16) * 257 + np.arange(90, dtype=np.uint16)[None, :, None]
+    alpha = np.tile(np.arange(90, dtype=np.uint16) * 700, (70, 1))
+    grey = np.ascontiguousarray(rgb[:, :, 0])
+    return [(rgb, None), (rgb, alpha), (grey, None), (grey, alpha)]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_16_bits_come_back_as_16_bits(tiny, number):
+    pixels, alpha = deep_pictures()[number]
+    png = output.to_bytes(imaging.Picture(pixels, alpha), "PNG")
+    taken = imaging.read(png)
+    assert (taken.pixels == pixels).all() and not taken.warnings  # written and read without loss
+    assert alpha is None or (taken.alpha == alpha).all()
+    file = tiny.encode(taken, 8).data
+    assert licodec.info(file)["bit_depth"] == 16
+    decoded = tiny.decode(container.read(file))
+    assert decoded.pixels.dtype == np.uint16 and decoded.pixels.shape == pixels.shape
+    assert len(np.unique(decoded.pixels % 257)) > 100  # the lower bits are not an echo of the upper ones
+    assert np.abs(decoded.pixels.astype(float) - pixels).mean() < 12 * 257
+    assert alpha is None or (decoded.alpha == alpha).all()
+    again = imaging.read(output.to_bytes(decoded, "PNG"))
+    assert (again.pixels == decoded.pixels).all()
+
+
+def test_16_bit_colour_of_other_writers():
+    """PNG as its standard says, with and without interlacing and a transparent colour; TIFF in both byte orders."""
+
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    rows = b"".join(b"\0" + bytes(range(48)) for _ in range(8))  # 8 pixels a row, 3 samples of 2 bytes
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
-    data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    taken = imaging.read(data)
-    assert taken.warnings == ["16-bit samples are reduced to 8 bits"]
-    assert taken.pixels[0, 1].tolist() == [6, 8, 10]
+    samples = np.arange(8 * 8 * 3, dtype=np.uint16).reshape(8, 8, 3) * 331
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    colour = chunk(b"tRNS", samples[2, 3].astype(">u2").tobytes())
+    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert (imaging.read(head + end).pixels == samples).all()
+    taken = imaging.read(head + colour + end)
+    assert (taken.pixels == samples).all() and taken.alpha[2, 3] == 0 and (taken.alpha > 0).sum() == 63
+    for order in "<>":
+        entries = [(256, 3, 8), (257, 3, 8), (258, 3, 16), (259, 3, 1), (262, 3, 2), (273, 4, 8), (277, 3, 3),
+                   (278, 3, 8), (279, 4, 384)]  # fmt: skip
+        data = samples.astype(order + "u2").tobytes()
+        tiff = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(data)) + data
+        bits = 8 + len(data) + 2 + 12 * len(entries) + 4
+        tiff += struct.pack(order + "H", len(entries))
+        for tag, kind, value in entries:
+            count, value = (3, bits) if tag == 258 else (1, value)
+            code = "I" if kind == 4 or tag == 258 else "H2x"
+            tiff += struct.pack(order + "HHI" + code, tag, kind, count, value)
+        tiff += struct.pack(order + "IHHH", 0, 16, 16, 16)
+        assert (imaging.read(tiff).pixels == samples).all()
+
+
+def test_float_samples_are_16_bits_and_clipping_is_said():
+    out = io.BytesIO()
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(out, "TIFF")
+    taken = imaging.read(out.getvalue())
+    assert taken.pixels.dtype == np.uint16 and taken.pixels.max() == 65535 and len(taken.warnings) == 1
+    out = io.BytesIO()
+    Image.fromarray(np.linspace(-1, 4, 64, dtype=np.float32).reshape(8, 8)).save(out, "TIFF")
+    assert "clipped" in imaging.read(out.getvalue()).warnings[1]
+
+
+def test_cmyk_by_its_profile():
+    """The profile decides, not a formula; a broken or missing one gives a warning."""
+    cmyk = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    assert "guess" in imaging.from_pil(cmyk).warnings[0]
+    cmyk.info["icc_profile"] = b"\0" * 16 + b"CMYK" + b"\0" * 200
+    assert "cannot be used" in imaging.from_pil(cmyk).warnings[0]
+    cmyk.info["icc_profile"] = strange_cmyk_profile()
+    taken = imaging.from_pil(cmyk)
+    assert not taken.warnings and taken.icc is None
+    red, green, blue = taken.pixels[5, 5].tolist()
+    assert red > 100 > max(green, blue) + 60  # by formula it would be cyan
+
+
+def strange_cmyk_profile() -> bytes:
+    """An ICC profile of a press whose cyan ink is red and whose other inks are clear (ICC.1:2001, lut8)."""
+    white, red = (255, 128, 128), (136, 208, 195)  # Lab, L from 0 to 255, a and b around 128
+    ramp = bytes(range(256))
+    grid = b"".join(bytes(red if corner & 8 else white) for corner in range(16))
+    unit = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + unit + ramp * 4 + grid + ramp * 3
+    text = b"desc\0\0\0\0\0\0\0\x08strange\0" + b"\0" * 78
+    white_point = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags, data = [], b""
+    for name, body in ((b"desc", text), (b"wtpt", white_point), (b"A2B0", lut)):
+        body += b"\0" * (-len(body) % 4)
+        tags.append(struct.pack(">4sII", name, 128 + 4 + 36 + len(data), len(body)))
+        data += body
+    head = struct.pack(">I4sI4s4s4s12s4s", 128 + 40 + len(data), b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ",
+                       struct.pack(">6H", 2026, 1, 1, 0, 0, 0), b"acsp")  # fmt: skip
+    head += b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", 3) + b"".join(tags) + data
+
+
+def test_hdr_is_noted_and_kept(tiny):
+    png = bytearray(output.to_bytes(imaging.Picture(render(70, 70)), "PNG"))
+    body = b"cICP" + bytes([9, 16, 0, 1])  # BT.2100 PQ
+    png[33:33] = b"\0\0\0\4" + body + struct.pack(">I", zlib.crc32(body))
+    taken = imaging.read(bytes(png))
+    assert taken.cicp == bytes([9, 16, 0, 1])
+    decoded = tiny.decode(container.read(tiny.encode(taken, 4).data))
+    assert body in output.to_bytes(decoded, "PNG")
+    assert imaging.read(bytes(png), strip=True).cicp is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 5), (200, 131, 3), (130, 7)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_and_pnm_are_exact_strip_by_strip(shape, dtype):
+    rng = np.random.default_rng(0)
+    pixels = np.clip(rng.normal(0, 40, shape).cumsum(0) + 128, 0, 255).astype(dtype) * (
+        257 if dtype == np.uint16 else 1
+    )
+    picture = imaging.Picture(pixels, icc=b"i" * 99, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0", xmp=b"<x/>")
+    for kind in ("PNG", "PPM"):
+        out = io.BytesIO()
+        cuts = np.array_split(pixels, 3) if len(pixels) > 2 else [pixels]
+        output.write(output.Decoding(picture.size, pixels.ndim == 2, picture.deep, iter(cuts), picture), kind, out)
+        if kind == "PNG":
+            read = imaging.read(out.getvalue())
+            assert (read.pixels == pixels).all()
+            assert (read.icc, read.xmp) == (picture.icc, picture.xmp) and read.exif.endswith(picture.exif[6:])
+        else:
+            body = out.getvalue().partition(b"\n")[2]
+            assert (np.frombuffer(body, ">u2" if picture.deep else np.uint8).reshape(shape) == pixels).all()
 
 
 def test_animation_is_refused():
@@ -155,6 +323,10 @@ def test_animation_is_refused():
     frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
     with pytest.raises(InputError, match="3 frames"):
         imaging.read(out.getvalue())
+    second = imaging.read(out.getvalue(), frame=1).pixels
+    assert np.abs(second.astype(int) - render(20, 20, 1)).mean() < 12
+    with pytest.raises(InputError, match="no frame 3"):
+        imaging.read(out.getvalue(), frame=3)
 
 
 def test_damaged_payload_with_right_checksum_is_out_of_step(tiny):

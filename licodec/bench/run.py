@@ -117,7 +117,7 @@ class Pictures:
     def pixels(self, path: Path) -> np.ndarray:
         """uint8 [H, W, 3]. Raises LicodecError."""
         if self.loaded is None or self.loaded[0] != path:
-            self.loaded = (path, imaging.read(path).rgb)
+            self.loaded = (path, imaging.read(path).eight_bit().rgb)
         return self.loaded[1]
 
     def digest(self, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
@@ -9,9 +10,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import typer
 
@@ -41,6 +43,10 @@ class Options:
     weights = typer.Option(None, "--weights", help="Weights file to use in place of the installed ones.")
     device = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N.")
     threads = typer.Option(0, "-j", "--threads", min=0, help="CPU threads; 0 for one a core.")
+    max_pixels = typer.Option(None, "--max-pixels", min=1, help="Refuse larger pictures. [default: 200 million]")
+    max_side = typer.Option(None, "--max-side", min=1, help="Refuse longer sides. [default: 131072]")
+    max_tile = typer.Option(None, "--max-tile", min=64, help="Refuse tiles of more than N*N pixels. [default: 2896]")
+    resume = typer.Option(False, "--resume", help="Leave out what is done; several processes can share the work.")
     force = typer.Option(False, "-f", "--force", help="Overwrite files that exist.")
     as_json = typer.Option(False, "--json", help="Print one JSON object an input on standard output.")
     quiet = typer.Option(False, "--quiet", help="Print errors only.")
@@ -117,17 +123,27 @@ def read_source(source: Path) -> bytes:
         raise InputError(f"cannot be read ({error.strerror or error})") from None
 
 
-def write_target(target: Path, data: bytes, force: bool) -> None:
-    """Write a result to its file, or to standard output if that is no terminal."""
-    from licodec.imaging import write_file
+@contextmanager
+def opened_target(target: Path, force: bool) -> Iterator[BinaryIO]:
+    """A file to write a result with; it takes its place, or goes to standard output, when all of it is there."""
+    from licodec.imaging import replacing
 
     if target != STREAM:
-        write_file(target, data, force)
+        with replacing(target, force) as file:
+            yield file
         return
     if sys.stdout.isatty():
         raise UsageError("will not write a picture to the terminal; redirect it or name a file with -o")
-    sys.stdout.buffer.write(data)
+    whole = io.BytesIO()
+    yield whole
+    sys.stdout.buffer.write(whole.getbuffer())
     sys.stdout.buffer.flush()
+
+
+def write_target(target: Path, data: bytes, force: bool) -> None:
+    """Write a result to its file, or to standard output if that is no terminal."""
+    with opened_target(target, force) as file:
+        file.write(data)
 
 
 def refuse_existing(job: Job, force: bool) -> None:
@@ -136,61 +152,121 @@ def refuse_existing(job: Job, force: bool) -> None:
         raise InputError(f"{job.target} exists; -f overwrites it")
 
 
-@contextmanager
-def _progress(count: int, label: str, enabled: bool) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, at once for several files, else after two seconds."""
-    if not (enabled and sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+class _Progress:
+    """A bar on standard error: of files at once for several, of one file's tiles after two seconds."""
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-    task = bar.add_task(label, total=count)
-    delay = threading.Timer(0 if count > 1 else QUIET_SECONDS, bar.start)
-    delay.daemon = True
-    delay.start()
-    try:
-        yield lambda: bar.advance(task)
-    finally:
-        delay.cancel()
-        delay.join()
-        bar.stop()
+    def __init__(self, files: int, label: str, enabled: bool) -> None:
+        self.files, self.bar = files, None
+        if not (enabled and sys.stderr.isatty()):
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task(label, total=files)
+        self.delay = threading.Timer(0 if files > 1 else QUIET_SECONDS, self.bar.start)
+        self.delay.daemon = True
+        self.delay.start()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.delay.cancel()
+            self.delay.join()
+            self.bar.stop()
+
+    def file_done(self) -> None:
+        if self.bar and self.files > 1:
+            self.bar.advance(self.task)
+
+    def tiles(self, done: int, total: int) -> None:
+        """Tiles done of a file, and all it has; shown if it is the only one."""
+        if self.bar and self.files == 1:
+            self.bar.update(self.task, completed=done, total=total)
+
+
+Tiles = Callable[[int, int], None]
 
 
 def run(
     jobs: list[Job],
-    work: Callable[[Job], dict[str, object]],
+    work: Callable[[Job, Tiles], dict[str, object]],
     label: str,
     *,
     as_json: bool,
     quiet: bool,
     verbose: int,
+    resume: bool = False,
 ) -> None:
     """Do all jobs and report them; raises typer.Exit with the documented code if any failed.
 
-    `work` does one job and returns the facts that --json prints; the key
-    "line" is what is printed otherwise, "warnings" a list of lines.
+    `work` does one job, tells how many tiles it has done, and returns the facts
+    that --json prints; the key "line" is what is printed otherwise, "warnings" a
+    list of lines. With `resume`, jobs whose results exist are left out, and so
+    are those that another process with `resume` is at.
     """
-    codes = []
-    with _progress(len(jobs), label, not quiet and not as_json) as advance:
+    failed: list[tuple[Job, int]] = []
+    skipped = 0
+    with _Progress(len(jobs), label, not quiet and not as_json) as progress:
         for job in jobs:
             began = time.perf_counter()
             try:
-                facts = work(job)
+                with _claim(job.target) if resume else nullcontext(True) as mine:
+                    facts = work(job, progress.tiles) if mine else None
             except Exception as error:  # one bad input does not stop the others
                 problem = as_ours(error)
-                codes.append(problem.exit_code)
+                failed.append((job, problem.exit_code))
                 _report_failure(job, problem, as_json, verbose)
             else:
                 seconds = time.perf_counter() - began
-                _report_success(job, facts, seconds, as_json, quiet or job.target == STREAM)
-            advance()
-    if codes:
+                if facts is None:
+                    skipped += 1
+                else:
+                    _report_success(job, facts, seconds, as_json, quiet or job.target == STREAM)
+            progress.file_done()
+    if skipped and not quiet:
+        print(
+            f"licodec: {skipped} of {len(jobs)} were done already, or are in another process's hands", file=sys.stderr
+        )
+    if failed:
         if len(jobs) > 1 and not quiet:
-            print(f"licodec: {len(codes)} of {len(jobs)} inputs failed", file=sys.stderr)
-        raise typer.Exit(codes[0] if len(jobs) == 1 else 1)
+            print(f"licodec: {len(failed)} of {len(jobs)} inputs failed:", file=sys.stderr)
+            for job, _ in failed:
+                print(f"licodec:   {job.source}", file=sys.stderr)
+        raise typer.Exit(failed[0][1] if len(jobs) == 1 else 1)
+
+
+@contextmanager
+def _claim(target: Path) -> Iterator[bool]:
+    """Whether a result is still to be made, and by this process alone. A killed process's claim ends with it."""
+    from filelock import FileLock, Timeout
+
+    if target.exists():
+        yield False
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield not target.exists()
+    finally:
+        path.unlink(missing_ok=True)  # before the release: who waits for it then finds the result
+        lock.release()
 
 
 def as_ours(error: Exception) -> LicodecError:

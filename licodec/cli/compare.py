@@ -32,25 +32,29 @@ def compare(
     """
     import numpy as np
 
-    from licodec import imaging
+    from licodec import imaging, output
     from licodec.bench.metrics import METRICS, available
     from licodec.search import pixel_psnr
 
     a, b = _pixels(first), _pixels(second)
+    if a.dtype != b.dtype:
+        a, b = (imaging.to_eight_bit(p) if p.dtype == np.uint16 else p for p in (a, b))
     if a.shape != b.shape:
         sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in (a, b))
         raise UsageError(f"{first} and {second} differ in size, {sizes}")
-    difference = np.abs(a.astype(np.int16) - b)
+    difference = np.abs(a.astype(np.int32) - b)
     value = pixel_psnr(a, b)
+    eight = [imaging.Picture(p).eight_bit().pixels for p in (b, a)]
     facts: dict[str, object] = {
         "psnr": value if np.isfinite(value) else None,
-        **{m.replace("-", "_"): METRICS[m](b, a) for m in METRICS if m != "lpips" and available(m)},
+        **{m.replace("-", "_"): METRICS[m](*eight) for m in METRICS if m != "lpips" and available(m)},
         "largest_difference": int(difference.max()),
         "samples_that_differ": float((difference > 0).mean()),
     }
     if out is not None:
-        picture = imaging.Picture(np.minimum(difference * GAIN, 255).astype(np.uint8))
-        write_target(out, imaging.to_bytes(picture, imaging.format_of(out)), force)
+        peak = np.iinfo(a.dtype).max
+        picture = imaging.Picture(np.minimum(difference * GAIN, peak).astype(a.dtype))
+        write_target(out, output.to_bytes(picture, output.format_of(out)), force)
     if as_json:
         print(json.dumps(facts))
         return

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from licodec.cli.common import Job, Options, complete_model, plan, read_source, refuse_existing, run, use_threads
+from licodec.cli.common import (
+    STREAM,
+    Job,
+    Options,
+    Tiles,
+    complete_model,
+    plan,
+    read_source,
+    refuse_existing,
+    run,
+    use_threads,
+)
 from licodec.cli.common import write_target as write
 from licodec.errors import UsageError
 
@@ -29,7 +40,11 @@ def encode(
     threads: int = Options.threads,
     tile: int | None = typer.Option(None, "--tile", min=0, help="Side of the tiles of big pictures; 0 for no tiles."),
     strip: bool = typer.Option(False, "--strip", help="Drop ICC profile, EXIF and XMP."),
-    max_pixels: int | None = typer.Option(None, "--max-pixels", min=1, help="Refuse larger pictures."),
+    frame: int | None = typer.Option(None, "--frame", min=0, help="Which frame of an animation; 0 is the first."),
+    resume: bool = Options.resume,
+    max_pixels: int | None = Options.max_pixels,
+    max_side: int | None = Options.max_side,
+    max_tile: int | None = Options.max_tile,
     verify: bool = typer.Option(False, "--verify", help="Decode in memory and compare before writing."),
     force: bool = Options.force,
     as_json: bool = Options.as_json,
@@ -52,7 +67,6 @@ def encode(
     jobs = plan(inputs, out, imaging.SUFFIXES, lambda p: p.with_suffix(".lic"))
     if as_json and any(str(j.target) == "-" for j in jobs):
         raise UsageError("--json and the file itself cannot both go to standard output; name a file with -o")
-    limit = max_pixels or imaging.MAX_PIXELS
     # a wrong model, quality or device is the call's fault, not an input's: find out first
     from licodec import codec, search
 
@@ -60,9 +74,13 @@ def encode(
     chosen = codec.for_model(model, quality, weights, device)
     chosen.quality(quality)
 
-    def work(job: Job) -> dict[str, object]:
+    largest = max_tile or codec.MAX_TILE
+
+    def work(job: Job, tiles: Tiles) -> dict[str, object]:
         refuse_existing(job, force)
-        picture = imaging.read(read_source(job.source), limit, strip)
+        limits = (max_pixels or imaging.MAX_PIXELS, max_side or imaging.MAX_SIDE)
+        source = read_source(job.source) if job.source == STREAM else job.source
+        picture = imaging.read(source, limits[0], strip, frame, limits[1])
         bits = target_bpp and target_bpp * picture.size[0] * picture.size[1]
         most = size or (int(bits / 8) if bits else None)
         if most is not None:
@@ -70,7 +88,7 @@ def encode(
         elif target_psnr is not None:
             used, encoded = search.at_least(chosen, picture, target_psnr, tile)
         else:
-            used, encoded = chosen.quality(quality), chosen.encode(picture, quality, tile)
+            used, encoded = chosen.quality(quality), chosen.encode(picture, quality, tile, tiles, largest)
         facts = _facts(chosen, picture, used, len(encoded.data))
         if verify:
             facts["psnr"] = round(search.psnr(chosen, picture, encoded.data), 4)
@@ -81,7 +99,7 @@ def encode(
         write(job.target, encoded.data, force)
         return facts
 
-    run(jobs, work, "encoding", as_json=as_json, quiet=quiet, verbose=verbose)
+    run(jobs, work, "encoding", as_json=as_json, quiet=quiet, verbose=verbose, resume=resume)
 
 
 def _facts(chosen: Codec, picture: Picture, quality: float, size: int) -> dict[str, object]:

@@ -53,6 +53,7 @@ class CompressionModel(nn.Module):
         padding: "replicate" (right and bottom), or "centred-zeros" as the authors'
             evaluation scripts do.
         overlap: pixels around a tile that g_a and g_s see, a multiple of `stride`.
+        overlap_is_all: nothing beyond the overlap can change what g_s gives.
         tile: default side of the tiles of big pictures, a multiple of `stride`.
         steps: number of coding steps of y.
         exact: names of the submodules and parameters whose results the decoder
@@ -64,6 +65,7 @@ class CompressionModel(nn.Module):
     stride: int
     padding: str = "centred-zeros"
     overlap: int
+    overlap_is_all: bool = False
     tile: int = 1024
     latent_stride: int = 16
     latent_channels: int
@@ -146,8 +148,9 @@ class CompressionModel(nn.Module):
         """Tile side and overlap to code a picture with; (0, 0) is one tile for all.
 
         `tile` is what the user asked for, None for the default: tiles once the
-        picture has more pixels than four of them.
+        padded picture has more pixels than four of them.
         """
+        width, height = (-(-side // self.stride) * self.stride for side in (width, height))
         if tile is None:
             tile = self.tile if width * height > 4 * self.tile**2 else 0
         tile = -(-tile // self.stride) * self.stride

@@ -142,6 +142,7 @@ class Lite(CompressionModel):
     stride = 64
     padding = "replicate"
     overlap = 64  # the transforms' receptive field reaches 64 pixels: 6 blocks at 1/8, 1 at 1/16
+    overlap_is_all = True
     steps = 4
     exact = ("entropy",)
     variable_rate = True

@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from conftest import PICTURES, render  # noqa: E402
 
-from licodec import codec, container, imaging  # noqa: E402
+from licodec import codec, container, imaging, output  # noqa: E402
 from licodec.models import MODELS  # noqa: E402
 from licodec.train.export import export  # noqa: E402
 
@@ -63,4 +63,4 @@ if __name__ == "__main__":
         data = chosen.encode(picture, **options).data
         (HERE / f"{name}.lic").write_bytes(data)
         decoded = chosen.decode(container.read(data))
-        (HERE / f"{name}.png").write_bytes(imaging.to_bytes(imaging.Picture(decoded.pixels, decoded.alpha), "PNG"))
+        (HERE / f"{name}.png").write_bytes(output.to_bytes(imaging.Picture(decoded.pixels, decoded.alpha), "PNG"))

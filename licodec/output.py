@@ -1,0 +1,168 @@
+"""Decoded pictures as files: PNG and PNM strip by strip, the other formats through Pillow.
+
+PNG is written here because Pillow needs all pixels at once and has no mode for
+colour of 16 bits.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from licodec.errors import InputError
+from licodec.imaging import Picture
+
+ROWS = 64  # filtered at a time
+_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 90}}
+_NO_ALPHA = {"JPEG", "PPM", "BMP"}
+
+
+@dataclass
+class Decoding:
+    """A picture while it is being decoded.
+
+    Attributes:
+        size: width, height.
+        strips: its rows from the top, as `Picture.pixels` in parts; can be taken once.
+        picture: all else: alpha and metadata; its pixels are empty.
+    """
+
+    size: tuple[int, int]
+    grey: bool
+    deep: bool
+    strips: Iterator[np.ndarray]
+    picture: Picture = field(default_factory=lambda: Picture(np.empty((0, 0), np.uint8)))
+
+    def collect(self) -> Picture:
+        """Decode all of it."""
+        shape = self.size[::-1] if self.grey else (*self.size[::-1], 3)
+        pixels = np.empty(shape, np.uint16 if self.deep else np.uint8)
+        top = 0
+        for strip in self.strips:
+            pixels[top : top + len(strip)] = strip
+            top += len(strip)
+        self.picture.pixels = pixels
+        return self.picture
+
+
+def format_of(path: Path) -> str:
+    """Pillow's name of the format that a file name's ending asks for. Raises InputError."""
+    Image.init()
+    name = Image.registered_extensions().get(path.suffix.lower())
+    if name is None or name not in Image.SAVE:
+        raise InputError(f"the ending {path.suffix!r} names no picture format that can be written; use .png")
+    return name
+
+
+def write(decoding: Decoding, format_name: str, file: BinaryIO) -> list[str]:
+    """Write a picture as it is decoded; returns warnings. Raises InputError, and what decoding raises."""
+    alpha = decoding.picture.alpha
+    if format_name in _NO_ALPHA and alpha is not None:
+        raise InputError(f"has transparency, which {format_name} cannot hold; use .png")
+    if format_name == "PNG":
+        _write_png(decoding, file)
+    elif format_name == "PPM":
+        _write_pnm(decoding, file)
+    else:
+        return _write_by_pillow(decoding, format_name, file)
+    return []
+
+
+def to_bytes(picture: Picture, format_name: str) -> bytes:
+    """A whole picture as a file. Raises InputError."""
+    out = io.BytesIO()
+    strips = iter([picture.pixels])
+    write(Decoding(picture.size, picture.pixels.ndim == 2, picture.deep, strips, picture), format_name, out)
+    return out.getvalue()
+
+
+def _write_by_pillow(decoding: Decoding, format_name: str, file: BinaryIO) -> list[str]:
+    picture = decoding.collect()
+    image = picture.to_pil()
+    warnings = []
+    if image.mode == "I;16" and format_name != "TIFF":
+        image = picture.eight_bit().to_pil()
+    if decoding.deep and image.mode != "I;16":
+        warnings.append(f"{format_name} gets 8 of the 16 bits; PNG and PPM hold them all")
+    options: dict[str, object] = dict(_OPTIONS.get(format_name, {}))
+    for key in ("icc_profile", "exif", "xmp"):
+        if image.info.get(key):
+            options[key] = image.info[key]
+    try:
+        image.save(file, format=format_name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot be written as {format_name} ({error}); use .png") from None
+    return warnings
+
+
+def _write_pnm(decoding: Decoding, file: BinaryIO) -> None:
+    width, height = decoding.size
+    file.write(b"P%d %d %d %d\n" % (5 if decoding.grey else 6, width, height, 65535 if decoding.deep else 255))
+    for strip in decoding.strips:
+        file.write(np.ascontiguousarray(strip, ">u2" if decoding.deep else np.uint8))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _write_png(decoding: Decoding, file: BinaryIO) -> None:
+    """PNG (Portable Network Graphics, third edition), not interlaced."""
+    picture = decoding.picture
+    width, height = decoding.size
+    alpha = picture.alpha
+    colour_type = (0 if decoding.grey else 2) + (0 if alpha is None else 4)
+    head = struct.pack(">IIBBBBB", width, height, 16 if decoding.deep else 8, colour_type, 0, 0, 0)
+    file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head))
+    if picture.cicp is not None:
+        file.write(_chunk(b"cICP", picture.cicp))
+    if picture.icc is not None:
+        file.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc, 9)))
+    if picture.exif is not None:
+        file.write(_chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0")))
+    if picture.xmp is not None:
+        file.write(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
+    channels = (1 if decoding.grey else 3) + (alpha is not None)
+    step = channels * (2 if decoding.deep else 1)
+    deflate = zlib.compressobj(4, strategy=zlib.Z_FILTERED)  # a third of the time of 6 for 2 % more bytes
+    above = np.zeros(width * step, np.uint8)
+    top = 0
+    for strip in decoding.strips:
+        if alpha is not None:
+            strip = np.dstack([strip, alpha[top : top + len(strip)]])
+        top += len(strip)
+        for first in range(0, len(strip), ROWS):
+            part = strip[first : first + ROWS]
+            rows = np.ascontiguousarray(part, ">u2" if decoding.deep else np.uint8).view(np.uint8)
+            rows = rows.reshape(len(part), -1)
+            if data := deflate.compress(_filtered(rows, above, step).data):
+                file.write(_chunk(b"IDAT", data))
+            above = rows[-1]
+    file.write(_chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b""))
+
+
+def _filtered(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
+    """Rows [R, B] with the filter, of Sub, Up and Paeth, that leaves the smallest sum: uint8 [R, 1 + B].
+
+    `above` is the row before the first; `step` the bytes of a pixel.
+    """
+    up = np.concatenate([above[None], rows[:-1]])
+    left, corner = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, step:], corner[:, step:] = rows[:, :-step], up[:, :-step]
+    a, b, c = left.astype(np.int16), up.astype(np.int16), corner.astype(np.int16)
+    to_a, to_b, to_c = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
+    paeth = np.where((to_a <= to_b) & (to_a <= to_c), left, np.where(to_b <= to_c, up, corner))
+    candidates = np.stack([rows - left, rows - up, rows - paeth])
+    best = np.abs(candidates.view(np.int8).astype(np.int16)).sum(2, dtype=np.int64).argmin(0)
+    out = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
+    out[:, 0] = np.array([1, 2, 4], np.uint8)[best]
+    out[:, 1:] = candidates[best, np.arange(len(rows))]
+    return out
