@@ -436,3 +436,44 @@ def test_forged_files_end_in_an_error_of_ours(tiny, seed):
     forged = container.Container(header, {"A": bytes(alpha)}, [bytes(tile)])
     with pytest.raises(CorruptError):
         tiny.decode(container.read(container.write(forged)))
+
+
+class Noisy:
+    """A context whose means and scales are off by a relative `size`, as on a machine that rounds differently."""
+
+    def __init__(self, context, size, seed):
+        import torch
+
+        self.context, self.size = context, size
+        self.random = torch.Generator().manual_seed(seed)
+
+    def params(self, step):
+        import torch
+
+        def off(x):
+            return x * (1 + self.size * torch.randn(x.shape, generator=self.random, dtype=torch.float64))
+
+        return tuple(map(off, self.context.params(step)))
+
+    def __getattr__(self, name):
+        return getattr(self.context, name)
+
+
+@pytest.mark.parametrize(("size", "fails"), [(1e-12, False), (1e-4, True), (1e-2, True)])
+def test_a_decoder_that_rounds_differently(monkeypatch, size, fails):
+    """Noise fifty times that of any machine measured changes nothing; much more is noticed, never shown."""
+    chosen = codec.load(store.bundled("lite")[-1], "cpu")
+    pixels = np.array(Image.open(PICTURES / "astronaut.png"))[:256, :256]
+    parsed = container.read(chosen.encode(imaging.Picture(pixels), 5).data)
+    expected = chosen.decode(parsed).pixels.astype(int)
+    real = chosen.model.context
+    seeds = iter(range(99))
+    monkeypatch.setattr(
+        chosen.model, "context", lambda z_hat, quality: Noisy(real(z_hat, quality), size, next(seeds)), raising=True
+    )
+    for _ in range(4):
+        if fails:
+            with pytest.raises(CorruptError, match=r"tile at 0,0: .*out of step"):
+                chosen.decode(parsed)
+        else:
+            assert np.abs(chosen.decode(parsed).pixels - expected).max() <= 1
