@@ -269,6 +269,7 @@ def _both_bytes(source: Path | bytes) -> np.ndarray:
         with _open(source) as image:
             if lower:
                 image.tile = [_with_other_order(tile) for tile in image.tile]
+            image.load()  # numpy would hide what is wrong with it
             halves.append(np.asarray(_upright(image)).astype(np.uint16))
     return halves[0] << 8 | halves[1]
 
@@ -276,17 +277,18 @@ def _both_bytes(source: Path | bytes) -> np.ndarray:
 def _grey_and_alpha(image: Image.Image) -> np.ndarray:
     """uint16 [H, W, 2] of a PNG: its four bytes a pixel are read as if they were RGBA of 8 bits."""
     image._mode = "RGBA"
-    image.tile = [(*tile[:3], "RGBA") for tile in image.tile]
+    image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+    image.load()
     return np.asarray(_upright(image)).copy().view(">u2").astype(np.uint16)
 
 
-def _with_other_order(tile: tuple) -> tuple:
+def _with_other_order(tile):
     def swap(text: object) -> object:
         match = isinstance(text, str) and re.fullmatch(r"(.*;16)([BLN])", text)
         return match[1] + _OTHER_ORDER[match[2]] if match else text
 
-    name, box, offset, arguments = tile
-    return name, box, offset, tuple(map(swap, arguments)) if isinstance(arguments, tuple) else swap(arguments)
+    arguments = tile.args
+    return tile._replace(args=tuple(map(swap, arguments)) if isinstance(arguments, tuple) else swap(arguments))
 
 
 def _cicp(image: Image.Image) -> bytes | None:
