@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -51,11 +54,29 @@ def _register() -> None:
 _register()
 
 
-def main() -> None:
-    """Run the command line; errors of ours end it with one line and their exit code."""
+def _tune_process() -> None:
+    """What makes this process fast; before torch and numpy are imported. A library must not do this to its host."""
     # torch's threads spin while they wait for each other; beside another busy program
     # that made coding ten times as slow (measured: 2.6 s against 0.22 s a picture)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError):
+        cpu = Path("/proc/cpuinfo").read_text()
+        flags = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
+        if "AuthenticAMD" in cpu and flags <= set(cpu.partition("flags")[2].partition("\n")[0].split()):
+            # numpy 1's OpenBLAS does not know these processors and leaves half of their speed unused
+            os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
+    with contextlib.suppress(OSError, AttributeError):
+        # keep freed memory instead of asking the system for zeroed pages again: TCM is 17 % faster
+        libc, m_mmap_max, m_trim_threshold = ctypes.CDLL(None), -4, -1
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def main() -> None:
+    """Run the command line; errors of ours end it with one line and their exit code."""
+    _tune_process()
     try:
         app(prog_name="licodec")
     except KeyboardInterrupt:

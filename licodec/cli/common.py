@@ -301,8 +301,10 @@ def _report_success(job: Job, facts: dict[str, object], seconds: float, as_json:
 
 
 def use_threads(count: int) -> None:
-    """Limit torch to `count` threads; 0 leaves it as it is."""
+    """Limit torch and numpy to `count` threads; 0 leaves them as they are."""
     if count:
         import torch
+        from threadpoolctl import ThreadpoolController
 
         torch.set_num_threads(count)
+        ThreadpoolController().limit(limits=count, user_api="blas")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers import winograd
+from licodec.layers import exact, winograd
 from licodec.layers.bound import lower_bound
-from licodec.layers.pointwise import exact_pointwise
+from licodec.layers.linear import linear
 
 
 class Conv3x3(nn.Conv2d):
@@ -43,14 +43,14 @@ class Conv1x1(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return pointwise(x, self.weight[:, :, 0, 0], self.bias)
+        return pointwise(self, x, self.weight[:, :, 0, 0], self.bias)
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def pointwise(owner: nn.Module, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """[B, C, H, W] and [O, C] -> [B, O, H, W]; in float64 on contiguous maps, else on channels_last ones."""
     if x.dtype == torch.float64:
-        return exact_pointwise(x, weight, bias)
-    return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        return exact.pointwise(x, weight, bias)
+    return linear(owner, x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -117,7 +117,7 @@ class GDN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         beta = lower_bound(self.beta, (self.BETA_MIN + self.PEDESTAL) ** 0.5) ** 2 - self.PEDESTAL
         gamma = lower_bound(self.gamma, self.PEDESTAL**0.5) ** 2 - self.PEDESTAL
-        norm = pointwise(x * x, gamma, beta)
+        norm = pointwise(self, x * x, gamma, beta)
         return x * (norm.sqrt() if self.inverse else norm.rsqrt())
 
 

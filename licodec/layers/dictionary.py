@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv
+from licodec.layers.linear import Linear
 from licodec.layers.pointwise import Depthwise
 
 DICTIONARY_HEADS = 20
@@ -62,9 +63,9 @@ class ConvGLU(nn.Module):
     def __init__(self, dim: int, expansion: int = 4) -> None:
         super().__init__()
         hidden = dim * expansion // 2
-        self.fc1 = nn.Linear(dim, 2 * hidden)
+        self.fc1 = Linear(dim, 2 * hidden)
         self.depthwise = Depthwise(hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.fc1(x).chunk(2, -1)
@@ -136,17 +137,17 @@ class DictionaryAttention(nn.Module):
         super().__init__()
         dim = DICTIONARY_HEADS * HEAD_DIM
         self.scale = nn.Parameter(torch.ones(DICTIONARY_HEADS, 1, 1))
-        self.enter = nn.Linear(in_channels, dim)
+        self.enter = Linear(in_channels, dim)
         self.norm_scale = nn.LayerNorm(dim)
         self.aggregation = DenseAggregation(dim)
         self.norm_query = nn.LayerNorm(dim)
-        self.query = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
         self.norm_dictionary = nn.LayerNorm(dim)
-        self.key = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.key = Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = ConvGLU(dim)
-        self.leave = nn.Linear(dim, out_channels)
+        self.leave = Linear(dim, out_channels)
         self.scale1, self.scale2, self.scale3 = (nn.Parameter(torch.ones(dim)) for _ in range(3))
 
     def forward(self, x: Tensor, dictionary: Tensor) -> Tensor:

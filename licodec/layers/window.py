@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.layers.linear import MLP, Linear
+
 STRIP = 4096  # positions that a Swin block takes at a time in inference; their activations fit the cache
 
 
@@ -54,8 +56,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads, self.window, self.shift, self.masked = heads, window, shift, masked
         self.scale = scale or (dim // heads) ** -0.5
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias_table, std=0.02)
         self.register_buffer("index", relative_index(window), persistent=False)
@@ -117,7 +119,7 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window, shift, scale, masked)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.mlp = MLP(dim, 4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         window, shift = self.attn.window, self.attn.shift
@@ -147,7 +149,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, out_dim, bias=False)
+        self.reduction = Linear(4 * dim, out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
@@ -160,7 +162,7 @@ class PatchSplitting(nn.Module):
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.reduction = nn.Linear(dim, 4 * out_dim, bias=False)
+        self.reduction = Linear(dim, 4 * out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduction(self.norm(x)).permute(0, 3, 1, 2)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from licodec.layers.exact import matmul
+
 _INPUT = torch.tensor(
     [
         [4, 0, -5, 0, 1, 0],
@@ -35,19 +37,23 @@ _INPUT2, _KERNEL2, _OUTPUT2 = (torch.kron(m, m) for m in (_INPUT, _KERNEL, _OUTP
 
 
 def transform(weight: Tensor) -> Tensor:
-    """What `conv3x3` takes in place of a weight [O, C, 3, 3]: [36, O, C], four times as large."""
-    return (_KERNEL2.to(weight.device) @ weight.reshape(-1, 9).T).view(36, *weight.shape[:2])
+    """What `conv3x3` takes in place of a weight [O, C, 3, 3]: [36, C, O], four times as large."""
+    kernels = _KERNEL2.to(weight.device) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
+    return kernels.view(36, *weight.shape[1::-1])
 
 
 def conv3x3(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
-    """Convolution with zeros around, [B, C, H, W] and `transform(weight)` -> [B, O, H, W], all float64."""
+    """Convolution with zeros around, [B, C, H, W] and `transform(weight)` -> [B, O, H, W], all float64.
+
+    channels_last maps are taken and given without a copy: whole vectors of channels move at a time.
+    """
     b, c, height, width = x.shape
-    out_channels = kernels.shape[1]
+    out_channels = kernels.shape[2]
     rows, columns = -(-height // 4), -(-width // 4)
-    x = F.pad(x, (1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
-    patches = x.unfold(2, 6, 4).unfold(3, 6, 4).permute(4, 5, 1, 0, 2, 3).reshape(36, -1)
-    patches = (_INPUT2.to(x.device) @ patches).view(36, c, -1)
-    products = torch.bmm(kernels, patches).view(36, -1)
-    out = (_OUTPUT2.to(x.device) @ products).view(4, 4, out_channels, b, rows, columns)
-    out = out.permute(3, 2, 4, 0, 5, 1).reshape(b, out_channels, 4 * rows, 4 * columns)[:, :, :height, :width]
-    return out + bias[:, None, None]
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
+    patches = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
+    patches = matmul(_INPUT2.to(x.device), patches).view(36, -1, c)
+    products = matmul(patches, kernels).view(36, -1)
+    out = matmul(_OUTPUT2.to(x.device), products).view(4, 4, b, rows, columns, out_channels)
+    out = out.permute(2, 3, 0, 4, 1, 5).reshape(b, 4 * rows, 4 * columns, out_channels)[:, :height, :width]
+    return (out + bias).permute(0, 3, 1, 2)
