@@ -1,13 +1,16 @@
 """Layers that stand in for torch's: the same results."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from licodec.layers import window as window_layers
 from licodec.layers import winograd
-from licodec.layers.conv import Conv1x1, Conv3x3
-from licodec.layers.pointwise import Depthwise
+from licodec.layers.conv import GDN, Conv1x1, Conv3x3
+from licodec.layers.linear import MLP
+from licodec.layers.pointwise import Depthwise, Pointwise
 from licodec.layers.window import SwinBlock, WindowAttention
 
 
@@ -71,3 +74,40 @@ def test_a_swin_block_strip_by_strip_is_the_same(shift, strip, monkeypatch):
     monkeypatch.setattr(window_layers, "STRIP", strip)
     with torch.no_grad():
         assert torch.allclose(block(x), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "layer", [Conv3x3(6, 5), Conv1x1(6, 5), Depthwise(6), Pointwise(6, 5), GDN(6)], ids=lambda m: type(m).__name__
+)
+def test_inference_computes_what_training_does(layer, layout):
+    """Packed weights in float32 and numpy's products in float64, each called twice, as the weight is kept."""
+    torch.manual_seed(0)
+    layer = copy.deepcopy(layer).float()
+    x = torch.randn(2, 6, 9, 7)
+    with torch.no_grad():
+        expected = layer(x)
+        exact = copy.deepcopy(layer).double()(x.double())
+    with torch.inference_mode():
+        x = x.contiguous(memory_format=layout)
+        for _ in range(2):
+            assert torch.allclose(layer(x), expected, atol=1e-5)
+        layer.double()
+        for _ in range(2):
+            assert torch.allclose(layer(x.double()), exact, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (1, 4, 6, 8)])
+def test_linear_and_mlp_in_inference(shape):
+    torch.manual_seed(0)
+    mlp = MLP(8, 32)
+    x = torch.randn(*shape)
+    expected = torch.nn.Sequential(*mlp)(x).detach()
+    with torch.inference_mode():
+        for _ in range(2):
+            assert torch.allclose(mlp(x), expected, atol=1e-6)
+        assert torch.allclose(mlp[0](x.transpose(0, -2)), mlp[0](x).transpose(0, -2), atol=1e-6)  # any strides
+    with torch.no_grad():
+        exact = torch.nn.Sequential(*mlp.double())(x.double())
+    with torch.inference_mode():
+        assert torch.allclose(mlp(x.double()), exact, atol=1e-12)

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import sys
-from pathlib import Path
 
 import typer
 
@@ -61,12 +60,6 @@ def _tune_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.platform.startswith("linux"):
         return
-    with contextlib.suppress(OSError):
-        cpu = Path("/proc/cpuinfo").read_text()
-        flags = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
-        if "AuthenticAMD" in cpu and flags <= set(cpu.partition("flags")[2].partition("\n")[0].split()):
-            # numpy 1's OpenBLAS does not know these processors and leaves half of their speed unused
-            os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
     with contextlib.suppress(OSError, AttributeError):
         # keep freed memory instead of asking the system for zeroed pages again: TCM is 17 % faster
         libc, m_mmap_max, m_trim_threshold = ctypes.CDLL(None), -4, -1

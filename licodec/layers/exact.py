@@ -1,8 +1,8 @@
 """Matrix products in float64, for what the decoder must reproduce.
 
-On the CPU numpy's OpenBLAS multiplies: it is nearly twice as fast as the MKL
-that torch asks where that uses AVX2 only, on AMD processors with AVX-512 (85
-against 45 GFLOP/s a core; see `cli.main` for how it is told to).
+On the CPU numpy's OpenBLAS multiplies: the MKL that torch asks uses AVX2 only on
+AMD processors with AVX-512, and OpenBLAS is nearly twice as fast there (85
+against 45 GFLOP/s a core), unless OPENBLAS_CORETYPE holds it back.
 """
 
 from __future__ import annotations
