@@ -40,6 +40,13 @@ def lite_tiled() -> tuple[codec.Codec, imaging.Picture, dict]:
     return codec.for_model("lite", 2.37, device="cpu"), picture, {"quality": 2.37, "tile": 128}
 
 
+def lite_deep() -> tuple[codec.Codec, imaging.Picture, dict]:
+    """Colour and alpha of 16 bits, cICP."""
+    deep = render(150, 110).astype(np.uint16) * 256 + np.arange(150, dtype=np.uint16)[None, :, None]
+    alpha = np.tile(np.arange(150, dtype=np.uint16) * 400, (110, 1))
+    return codec.for_model("lite", 6.5, device="cpu"), imaging.Picture(deep, alpha, cicp=b"\1\2\3\4"), {"quality": 6.5}
+
+
 def conv_hyperprior() -> tuple[codec.Codec, imaging.Picture, dict]:
     """A published architecture with small random weights, which lie beside the file."""
     torch.manual_seed(1)
@@ -55,7 +62,13 @@ def conv_hyperprior() -> tuple[codec.Codec, imaging.Picture, dict]:
     return codec.load(weights, "cpu"), imaging.Picture(render(130, 90)), {}
 
 
-MAKERS = {"lite-1-rgb": lite_rgb, "lite-1-tiled": lite_tiled, "conv-hyperprior": conv_hyperprior}
+MAKERS = {
+    "lite-1-rgb": lite_rgb,
+    "lite-1-tiled": lite_tiled,
+    "lite-2-rgb": lite_rgb,
+    "lite-2-deep": lite_deep,
+    "conv-hyperprior": conv_hyperprior,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
