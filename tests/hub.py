@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
@@ -24,6 +25,7 @@ class Hub:
         self.ranges: list[str] = []
         self.fail_status = 0  # answer every resolve with this
         self.fail_after: list[int] = []  # one a download: die after so many bytes
+        self.delay = 0.0  # seconds between chunks of a download
         self.hang = threading.Event()  # set: never answer
         self.token: str | None = None
         hub = self
@@ -142,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         end = hub.fail_after.pop(0) if hub.fail_after else len(part)
         for position in range(0, min(end, len(part)), CHUNK):
+            time.sleep(hub.delay)
             self.wfile.write(part[position : min(position + CHUNK, end)])
         if end < len(part):
             self.wfile.flush()

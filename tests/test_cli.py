@@ -285,3 +285,10 @@ def test_an_archive_is_resumed_and_shared(tmp_path, tiny_weights):
     assert again.stderr.count(b" -> ") == 1 and (out / "03.lic").exists()
     restored = licodec("decode", out, "-o", tmp_path / "restored", "--weights", tiny_weights, "--resume")
     assert restored.returncode == 0 and len(list((tmp_path / "restored").iterdir())) == 12
+
+
+def test_the_fuzzer_finds_nothing_in_a_few_hundred_files(tmp_path):
+    script = PICTURES.parent / "fuzz.py"
+    run = subprocess.run([sys.executable, script, "400", "--seed", "7"], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "CorruptError" in run.stdout and "picture" in run.stdout

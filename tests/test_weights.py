@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -226,7 +227,26 @@ def test_a_server_that_dies_midway(hub, env, tmp_path, picture_file):
     assert encode(picture_file, env).returncode == 0  # resumed or begun again
 
 
-def test_a_download_killed_midway_and_two_at_once(hub, env, tmp_path, picture_file):
+def test_a_download_killed_midway(hub, env, tmp_path):
+    """What is there of it is used or thrown away; the next call ends with the right file."""
+    big = bytes(range(256)) * (40 << 12)
+    put(hub, env, tmp_path, big, size=len(big), sha256=hashlib.sha256(big).hexdigest())
+    hub.delay = 0.02
+    command = [sys.executable, "-m", "licodec", "weights", "pull", "conv-hyperprior-1", "--quiet"]
+    run = subprocess.Popen(command, env={**os.environ, **env})
+    deadline = time.monotonic() + 60
+    while not any(p.stat().st_size > 1 << 20 for p in Path(env["HF_HOME"]).rglob("*.incomplete")):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    run.kill()
+    run.wait()
+    hub.delay = 0.0
+    assert licodec("weights", "pull", "conv-hyperprior-1", env=env).returncode == 0
+    path = licodec("weights", "path", "conv-hyperprior-1", env=env).stdout.decode().strip()
+    assert Path(path).read_bytes() == big
+
+
+def test_two_downloads_at_once(hub, env, tmp_path, picture_file):
     put(hub, env, tmp_path)
     command = [sys.executable, "-m", "licodec", "weights", "pull", "conv-hyperprior-1"]
     runs = [subprocess.Popen(command, env={**os.environ, **env}, stderr=subprocess.PIPE) for _ in range(2)]
