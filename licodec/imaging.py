@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,11 +24,6 @@ SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pnm",
     ".avif", ".jp2", ".j2k", ".tga", ".qoi",
 }  # fmt: skip
-
-
-def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """All files below a folder that end in one of `suffixes` (lower case), in order of their paths."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
 
 
 @dataclass
@@ -327,29 +320,3 @@ def alpha_from_bytes(data: bytes, size: tuple[int, int], deep: bool = False) -> 
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"the alpha channel is damaged ({error})") from None
-
-
-@contextlib.contextmanager
-def replacing(path: Path, force: bool) -> Iterator[BinaryIO]:
-    """A file to write `path` with: beside it, and renamed at the end, so that a kill leaves no half file.
-
-    Raises InputError.
-    """
-    if path.exists() and not force:
-        raise InputError(f"{path} exists; -f overwrites it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_file(path: Path, data: bytes, force: bool) -> None:
-    """Write all of a file, see `replacing`. Raises InputError."""
-    with replacing(path, force) as file:
-        file.write(data)

@@ -54,7 +54,8 @@ def bench(
     from licodec.bench import codecs, page, report, run
     from licodec.bench.metrics import METRICS, available, choose
     from licodec.codec import pick_device
-    from licodec.imaging import SUFFIXES, files_below
+    from licodec.files import files_below
+    from licodec.imaging import SUFFIXES
 
     use_threads(threads)
     wanted = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)

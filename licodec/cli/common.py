@@ -71,7 +71,7 @@ def plan(inputs: list[Path], out: Path | None, suffixes: Iterable[str], rename: 
     Raises:
         UsageError: an output for several inputs is not a folder, or two inputs share an output.
     """
-    from licodec.imaging import files_below
+    from licodec.files import files_below
 
     sources: list[tuple[Path, Path]] = []  # the file, and its place below the output folder
     for path in inputs:
@@ -126,7 +126,7 @@ def read_source(source: Path) -> bytes:
 @contextmanager
 def opened_target(target: Path, force: bool) -> Iterator[BinaryIO]:
     """A file to write a result with; it takes its place, or goes to standard output, when all of it is there."""
-    from licodec.imaging import replacing
+    from licodec.files import replacing
 
     if target != STREAM:
         with replacing(target, force) as file:

@@ -63,8 +63,9 @@ def pull(
         hub.quieten()
     for text in targets:
         model, quality = store.parse_target(text)
-        offered = [e for e in sources.entries(model) if e.status == "published" and quality in (None, e.quality)]
-        chosen = {e.quality: e for e in reversed(offered)}  # of the first source that has a quality
+        chosen = {
+            e.quality: e for e in reversed(list(sources.offered(model, quality)))
+        }  # of the first source that has a quality
         if not chosen:
             how = sources.fetchable(model, quality) or next((e for e in sources.entries(model) if e.fetchable), None)
             hint = f"; `licodec weights fetch-upstream {how.label}` gets the authors' checkpoint" if how else ""

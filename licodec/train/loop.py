@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from licodec.files import beside
 from licodec.models.base import CompressionModel
 from licodec.train.data import Crops
 from licodec.train.export import export
@@ -137,9 +137,8 @@ class Run:
             "ema": self.ema.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
-        temporary = self.folder / f"{CHECKPOINT}.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / CHECKPOINT)
+        with beside(self.folder / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
         notes = {"steps": str(self.step), "train_config": json.dumps(asdict(self.config))}
         export(self.ema.module, self.folder / WEIGHTS, notes, self.licence, self.config.quality)
 

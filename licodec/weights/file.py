@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from licodec.errors import WeightsError
+from licodec.files import beside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,15 +105,10 @@ def save(
     for name, table in tables.items():
         for part in ("minima", "lengths", "frequencies"):
             tensors[f"tables.{name}.{part}"] = torch.from_numpy(getattr(table, part))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        name = fingerprint(tensors)
+    name = fingerprint(tensors)
+    with beside(path) as temporary:
         save_file(tensors, temporary, metadata.to_strings(name))
         temporary.chmod(0o644)  # safetensors keeps it to its owner
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return name
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from licodec.errors import LicodecError, WeightsError
+from licodec.files import beside
 from licodec.weights import manifest, paths
 from licodec.weights.manifest import Entry
 
@@ -106,8 +107,9 @@ def _verified(path: Path, entry: Entry) -> Path:
     except WeightsError as error:
         drop(path)
         raise WeightsError(f"{error}; it was removed from the cache, not used") from None
-    with contextlib.suppress(OSError):  # a home that cannot be written costs a check every time, no more
-        paths.write_text(marker, json.dumps(facts))
+    # a home that cannot be written costs a check every time, no more
+    with contextlib.suppress(OSError), beside(marker) as temporary:
+        temporary.write_text(json.dumps(facts))
     return path
 
 

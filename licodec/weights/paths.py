@@ -14,11 +14,3 @@ def home() -> Path:
         return Path(own)
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "licodec"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file of our own beside and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

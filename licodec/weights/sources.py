@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from licodec.errors import UsageError, WeightsError
+from licodec.files import beside
 from licodec.weights import manifest, paths
 from licodec.weights.manifest import Entry, Manifest
 
@@ -44,10 +45,14 @@ def entries(model: str | None = None) -> Iterator[Entry]:
                 yield entry
 
 
+def offered(model: str, quality: int | None) -> Iterator[Entry]:
+    """The entries that the Hub has of a model, of one quality or, with None, of all."""
+    return (e for e in entries(model) if e.status == "published" and quality in (None, e.quality))
+
+
 def published(model: str, quality: int | None) -> Entry | None:
-    """The first entry of a model and quality that the Hub has."""
-    found = (e for e in entries(model) if e.status == "published" and e.quality == quality)
-    return next(found, None)
+    """The first entry of a model and exactly this quality that the Hub has."""
+    return next((e for e in offered(model, quality) if e.quality == quality), None)
 
 
 def fetchable(model: str, quality: int | None) -> Entry | None:
@@ -89,7 +94,8 @@ def add(spec: str) -> tuple[str, int]:
     known = {_name(path): path for path in _added()}
     last = max((int(path.name[:3]) for path in known.values()), default=0)
     target = known.get(name) or _folder() / f"{last + 1:03d}_{name.replace('/', '--')}.toml"
-    paths.write_text(target, text)
+    with beside(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return name, len(parsed.entries())
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from licodec.errors import InputError, UsageError, WeightsError
+from licodec.files import replacing
 from licodec.weights import file, hub, paths, sources
 from licodec.weights.manifest import Entry
 
@@ -111,8 +113,7 @@ def local(model: str, quality: int | None) -> list[Path]:
     """Files of a model that are here, of one quality or of all: bundled, installed, in the Hub's cache."""
     found = bundled(model) if quality is None else []
     found += [path for q, path in installed(model).items() if quality in (None, q)]
-    published = (e for e in sources.entries(model) if e.status == "published" and quality in (None, e.quality))
-    return found + [path for e in published if (path := hub.cached(e))]
+    return found + [path for e in sources.offered(model, quality) if (path := hub.cached(e))]
 
 
 def import_file(path: Path, force: bool = False) -> Path:
@@ -123,15 +124,8 @@ def import_file(path: Path, force: bool = False) -> Path:
     from licodec.models import model_info
 
     target = place(model_info(metadata.model).name, metadata.quality)
-    if target.exists() and not force:
-        raise InputError(f"{target} exists; -f overwrites it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(path, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open(path, "rb") as source, replacing(target, force) as copy:
+        shutil.copyfileobj(source, copy)
     return target
 
 
@@ -139,21 +133,19 @@ def verify(model: str | None, quality: int | None) -> list[tuple[Path, str | Non
     """Check all weights that are here, or those of one model; each with what is wrong, or None."""
     from licodec.models import MODELS
 
-    report = []
+    checks: list[tuple[Path, Callable[[], object]]] = []
     for name in [model] if model else MODELS:
-        for path in bundled(name) + [p for q, p in installed(name).items() if quality in (None, q)]:
-            try:
-                file.read(path)
-                report.append((path, None))
-            except WeightsError as error:
-                report.append((path, str(error)))
-        for entry in sources.entries(name):
-            if entry.status == "published" and quality in (None, entry.quality) and (path := hub.peek(entry)):
-                try:
-                    hub.check(path, entry)
-                    report.append((path, None))
-                except WeightsError as error:
-                    report.append((path, str(error)))
+        own = bundled(name) + [path for q, path in installed(name).items() if quality in (None, q)]
+        checks += [(path, partial(file.read, path)) for path in own]
+        offered = sources.offered(name, quality)
+        checks += [(path, partial(hub.check, path, e)) for e in offered if (path := hub.peek(e))]
+    report = []
+    for path, check in checks:
+        try:
+            check()
+            report.append((path, None))
+        except WeightsError as error:
+            report.append((path, str(error)))
     return report
 
 
@@ -164,9 +156,7 @@ def remove(model: str, quality: int | None) -> list[tuple[Path, int]]:
         if quality in (None, q):
             gone.append((path, path.stat().st_size))
             path.unlink()
-    for entry in sources.entries(model):
-        if entry.status == "published" and quality in (None, entry.quality) and (path := hub.peek(entry)):
-            gone.append((path, hub.drop(path)))
+    gone += [(path, hub.drop(path)) for e in sources.offered(model, quality) if (path := hub.peek(e))]
     return gone
 
 
@@ -215,7 +205,7 @@ def _model_row(info: ModelInfo) -> dict[str, object]:
     own, here = bundled(info.name), installed(info.name)
     found = own[:1] + list(here.values())
     summary = file.read_header(found[0]) if found else None
-    published = [e.quality for e in sources.entries(info.name) if e.status == "published"]
+    published = [e.quality for e in sources.offered(info.name, None)]
     if own:
         where = "bundled"
     elif here:

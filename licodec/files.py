@@ -1,0 +1,40 @@
+"""Files: found below folders, and written so that nothing is ever half there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from licodec.errors import InputError
+
+
+def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """All files below a folder that end in one of `suffixes` (lower case), in order of their paths."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A name to write to, in the folder of `path`; at the end, if all went well, it is renamed to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, force: bool) -> Iterator[BinaryIO]:
+    """A file to write `path` with, see `beside`. Raises InputError."""
+    if path.exists() and not force:
+        raise InputError(f"{path} exists; -f overwrites it")
+    try:
+        with beside(path) as temporary, open(temporary, "xb") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
