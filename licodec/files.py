@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,12 @@ from licodec.errors import InputError
 def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """All files below a folder that end in one of `suffixes` (lower case), in order of their paths."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+
+
+def sha256(path: Path) -> str:
+    """Of a file's contents, read in pieces; 64 hex digits. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

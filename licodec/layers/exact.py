@@ -25,8 +25,3 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is not None:
         y += bias
     return y.view(*x.shape[:-1], -1)
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 1x1 convolution: [B, C, H, W] and [O, C] -> [B, O, H, W]; channels_last maps without a copy."""
-    return linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import hashlib
 import pickle
 import re
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from licodec.errors import InputError, UsageError, WeightsError
+from licodec.files import sha256
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
 from licodec.train.export import export
@@ -146,9 +146,7 @@ def convert(path: Path, model: str | None = None, quality: int | None = None) ->
     except (ValueError, RuntimeError, IndexError) as error:
         raise WeightsError(f"its tensors imply no {info.name} that can be built ({error})") from None
     _load_strictly(net, tensors, info.name)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    notes = {"source_file": path.name, "source_sha256": digest, "source": info.source, "paper": info.paper}
+    notes = {"source_file": path.name, "source_sha256": sha256(path), "source": info.source, "paper": info.paper}
     if (entry := info.entry(quality)) and quality is not None:
         notes["metric"] = entry.metric
         if entry.rate_lambda:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from licodec.errors import UsageError, WeightsError
+from licodec.files import sha256
 from licodec.weights import sources
 from licodec.weights.manifest import Entry
 
@@ -64,8 +64,7 @@ def download(entry: Entry, folder: Path, name: str | None = None, quiet: bool = 
     if not target.exists():
         raise WeightsError(f"the checkpoint of {entry.label} was not delivered; {by_hand(entry)}")
     if entry.checkpoint_sha256:
-        with open(target, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(target)
         if digest != entry.checkpoint_sha256:
             target.unlink()
             raise WeightsError(

@@ -10,15 +10,16 @@ remembers that, until the file changes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from licodec.errors import LicodecError, WeightsError
-from licodec.files import beside
+from licodec.files import beside, sha256
 from licodec.weights import manifest, paths
 from licodec.weights.manifest import Entry
+
+MANIFEST_MAX = 4 << 20  # bytes
 
 
 def quieten() -> None:
@@ -71,13 +72,13 @@ def drop(path: Path) -> int:
     return size
 
 
-def read_manifest(repo: str, most: int) -> str:
+def read_manifest(repo: str) -> str:
     """The text of a repository's weights.toml, as it is now. Raises WeightsError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     with clear_errors(f"{repo}/{manifest.NAME}"):
         size = get_hf_file_metadata(hf_hub_url(repo, manifest.NAME)).size
-        if size is None or size > most:
+        if size is None or size > MANIFEST_MAX:
             raise WeightsError(f"{repo}/{manifest.NAME}: {size} bytes are too many for a manifest")
         path = hf_hub_download(repo, manifest.NAME)
         return Path(path).read_text(encoding="utf-8")
@@ -88,8 +89,7 @@ def check(path: Path, entry: Entry) -> None:
     size = path.stat().st_size
     if size != entry.size:
         raise WeightsError(f"{path}: has {size} bytes, the manifest says {entry.size}")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     if digest != entry.sha256:
         raise WeightsError(f"{path}: its sha256 is {digest}, the manifest says {entry.sha256}")
 

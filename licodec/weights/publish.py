@@ -7,13 +7,13 @@ a weights.toml that pins each file to the commit it came with
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from licodec.errors import InputError, UsageError, WeightsError
+from licodec.files import sha256
 from licodec.weights import file, hub, manifest
 from licodec.weights.manifest import Entry, Model
 
@@ -43,8 +43,6 @@ def prepare(path: Path, licence: str | None, report: Path | None) -> Upload:
             f"{path.name}: nothing says that {metadata.model} may be published (licence: {licence or 'unknown'}); "
             "if you may, say under which with --licence"
         )
-    with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     known = _known(metadata.model, metadata.quality)
     rate_lambda = metadata.notes.get("rate_lambda")
     entry = Entry(
@@ -55,7 +53,7 @@ def prepare(path: Path, licence: str | None, report: Path | None) -> Upload:
         metric=metadata.notes.get("metric") or (known.metric if known else "mse"),
         file=path.name,
         size=path.stat().st_size,
-        sha256=digest,
+        sha256=sha256(path),
         fingerprint=fingerprint,
         licence=licence,
         checkpoint=metadata.notes.get("source_file"),
@@ -98,7 +96,7 @@ def publish(uploads: list[Upload], repo: str, private: bool = False) -> list[Ent
         files = [CommitOperationAdd(u.entry.file, str(u.path)) for u in uploads]
         commit = api.create_commit(repo, files, commit_message=f"Add {', '.join(u.entry.label for u in uploads)}")
         entries = [replace(u.entry, repo=repo, commit=commit.oid) for u in uploads]
-        earlier = hub.read_manifest(repo, 4 << 20) if api.file_exists(repo, manifest.NAME) else "schema = 1"
+        earlier = hub.read_manifest(repo) if api.file_exists(repo, manifest.NAME) else "schema = 1"
         models = _merged(manifest.parse(earlier, f"{repo}/{manifest.NAME}").models, entries)
         texts = {manifest.NAME: manifest.dump(models), "README.md": card(repo, models)}
         api.create_commit(

@@ -12,8 +12,6 @@ from licodec.files import beside
 from licodec.weights import manifest, paths
 from licodec.weights.manifest import Entry, Manifest
 
-MANIFEST_MAX = 4 << 20  # bytes
-
 
 def _folder() -> Path:
     return paths.home() / "sources"
@@ -87,7 +85,7 @@ def add(spec: str) -> tuple[str, int]:
         if not re.fullmatch(manifest.PATTERNS["repo"], spec, re.ASCII):
             raise UsageError(f"{spec!r} is neither a Hub repository, org/name, nor a manifest, FILE.toml")
         name = spec
-        text = hub.read_manifest(spec, MANIFEST_MAX)
+        text = hub.read_manifest(spec)
         parsed = manifest.parse(text, f"{spec}/{manifest.NAME}")
     if not re.fullmatch(r"[\w./-]{1,120}", name):
         raise UsageError(f"{name!r} cannot be the name of a source; rename the file")
