@@ -43,7 +43,6 @@ class Coded:
 
     payload: bytes
     ideal_bits: float
-    y_hat: Tensor
 
 
 def _integers(x: Tensor) -> np.ndarray:
@@ -76,9 +75,9 @@ def encode_latent(model: CompressionModel, tables: EntropyTables, y: Tensor, z: 
         encoder.push(_integers(symbols), _y_rows(scale, tables), tables.y)
         return symbols + mean
 
-    y_hat = walk(model, z_symbols + offset, quality, code)
+    walk(model, z_symbols + offset, quality, code)
     payload = encoder.check.to_bytes(CHECK_BYTES, "little") + encoder.finish()
-    return Coded(payload, encoder.bits(), y_hat)
+    return Coded(payload, encoder.bits())
 
 
 def decode_latent(
@@ -105,7 +104,7 @@ def decode_latent(
         def code(step: int, mean: Tensor, scale: Tensor) -> Tensor:
             return read(_y_rows(scale, tables), tables.y, tuple(mean.shape)) + mean
 
-        y_hat = walk(model, z_hat, quality, code)
+        y_hat = walk(model, z_hat, quality, code).y_hat()
         decoder.finish()
     except StreamError as error:
         raise CorruptError(f"the decoder is out of step with the encoder ({error})") from None

@@ -280,7 +280,7 @@ def test_the_authors_numbers(name, author):
             steps.append((mean, scale, (parts[step] - mean).round()))
             return steps[-1][2] + mean
 
-        y_hat = walk(model, z_symbols + model.z_offset(q), q, code)
+        y_hat = walk(model, z_symbols + model.z_offset(q), q, code).y_hat()
         mean, scale, symbols = (torch.cat(values, 1) for values in zip(*steps, strict=True))
         assert worst(mean, "mu") < 1e-4 and worst(scale, "sigma") < 1e-4 and worst(y_hat, "y_hat") < 1e-4
         assert worst(symbols, "symbols") == 0

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from licodec.layers import winograd
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import linear
+from licodec.layers.winograd import Shared
 
 
 class Conv3x3(nn.Conv2d):
@@ -29,9 +30,9 @@ class Conv3x3(nn.Conv2d):
         """Transform the weights once; done when a model is made ready to code (see `CompressionModel.prepare`)."""
         self.kernels = winograd.transform(self.weight.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float64:
-            return super().forward(x)
+    def forward(self, x: Tensor | Shared) -> Tensor:
+        if self.weight.dtype != torch.float64:
+            return super().forward(x.map if isinstance(x, Shared) else x)
         kernels = winograd.transform(self.weight) if self.kernels is None else self.kernels
         return winograd.conv3x3(x, kernels, self.bias)
 

@@ -9,6 +9,8 @@ exact, relative to the largest output, far below what could change an integer.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,18 +44,55 @@ def transform(weight: Tensor) -> Tensor:
     return kernels.view(36, *weight.shape[1::-1])
 
 
-def conv3x3(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+class Shared:
+    """A float64 map [B, C, H, W] that several convolutions read: its patches are cut and transformed once.
+
+    Args:
+        parts: the map, or maps side by side along the channels, whose own patches are used.
+    """
+
+    def __init__(self, *parts: Tensor | Shared) -> None:
+        self.parts = parts
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Batch, height, width."""
+        first = self.parts[0]
+        return (first.shape[0], *first.shape[2:]) if isinstance(first, Tensor) else first.size
+
+    @functools.cached_property
+    def map(self) -> Tensor:
+        maps = [part if isinstance(part, Tensor) else part.map for part in self.parts]
+        return maps[0] if len(maps) == 1 else torch.cat(maps, 1)
+
+    @functools.cached_property
+    def patches(self) -> Tensor:
+        """[36, B * tiles, C], transformed."""
+        patches = [_patches(part) if isinstance(part, Tensor) else part.patches for part in self.parts]
+        return patches[0] if len(patches) == 1 else torch.cat(patches, 2)
+
+
+def _tiles(side: int) -> int:
+    return -(-side // 4)
+
+
+def _patches(x: Tensor) -> Tensor:
+    _, c, height, width = x.shape
+    rows, columns = _tiles(height), _tiles(width)
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
+    patches = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
+    return matmul(_INPUT2.to(x.device), patches).view(36, -1, c)
+
+
+def conv3x3(x: Tensor | Shared, kernels: Tensor, bias: Tensor) -> Tensor:
     """Convolution with zeros around, [B, C, H, W] and `transform(weight)` -> [B, O, H, W], all float64.
 
     channels_last maps are taken and given without a copy: whole vectors of channels move at a time.
     """
-    b, c, height, width = x.shape
-    out_channels = kernels.shape[2]
-    rows, columns = -(-height // 4), -(-width // 4)
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
-    patches = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
-    patches = matmul(_INPUT2.to(x.device), patches).view(36, -1, c)
-    products = matmul(patches, kernels).view(36, -1)
-    out = matmul(_OUTPUT2.to(x.device), products).view(4, 4, b, rows, columns, out_channels)
+    shared = x if isinstance(x, Shared) else Shared(x)
+    b, height, width = shared.size
+    rows, columns, out_channels = _tiles(height), _tiles(width), kernels.shape[2]
+    products = matmul(shared.patches, kernels).view(36, -1)
+    out = matmul(_OUTPUT2.to(products.device), products).view(4, 4, b, rows, columns, out_channels)
     out = out.permute(2, 3, 0, 4, 1, 5).reshape(b, 4 * rows, 4 * columns, out_channels)[:, :height, :width]
     return (out + bias).permute(0, 3, 1, 2)

@@ -42,7 +42,7 @@ class Context(Protocol):
         """Take the decoded part (symbols + mean) of `step`."""
 
     def y_hat(self) -> Tensor:
-        """The whole latent [B, M, H/s, W/s], after the last push."""
+        """The whole latent [B, M, H/s, W/s], after the last push. Encoders do not ask."""
 
 
 class CompressionModel(nn.Module):
@@ -189,8 +189,8 @@ def walk(
     z_hat: Tensor,
     quality: Tensor,
     code: Callable[[int, Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Run all coding steps and return y_hat [B, M, H/16, W/16].
+) -> Context:
+    """Run all coding steps and return the context, which then gives y_hat.
 
     `code(step, mean, scale)` returns the part, symbols + mean, of the step.
     """
@@ -198,7 +198,7 @@ def walk(
     for step in range(model.steps):
         mean, scale = context.params(step)
         context.push(step, code(step, mean, scale))
-    return context.y_hat()
+    return context
 
 
 def gaussian_bits(value: Tensor, mean: Tensor | float, scale: Tensor) -> Tensor:
@@ -254,7 +254,7 @@ def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
         bits.append(part.flatten(1).sum(1))
         return hard
 
-    y_hat = walk(model, z_hat, quality, code)
+    y_hat = walk(model, z_hat, quality, code).y_hat()
     y_bits = torch.stack(bits).sum(0)
     extra = model.extra_loss(y, z_hat, y_bits) if model.training else None
     return Estimate(model.synthesise(y_hat, quality), z_bits + y_bits, extra)

@@ -15,6 +15,7 @@ from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
 from licodec.layers.pointwise import Depthwise
+from licodec.layers.winograd import Shared
 from licodec.models.base import gaussian_bits, noisy, ste_round
 from licodec.models.slices import SliceModel
 
@@ -163,9 +164,9 @@ class CCA(SliceModel):
         )
         self.add_heads(m, (224, 128))
 
-    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
         mean, scale = super().supports(step, means, scales, earlier)
-        return self.mean_naf[step](mean), self.scale_naf[step](scale)
+        return Shared(self.mean_naf[step](mean.map)), Shared(self.scale_naf[step](scale.map))
 
     def add_training_parts(self) -> None:
         self.auxiliary = Auxiliary(self.slice_sizes, self.config.naf_dim, self.config.naf_depth)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from licodec.layers.conv import conv, deconv
 from licodec.layers.dictionary import BottleneckDown, BottleneckUp, DictionaryAttention, GatedStage
 from licodec.layers.window import WindowAttention
+from licodec.layers.winograd import Shared
 from licodec.models.slices import SliceModel
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the stages of g_a and g_s
@@ -80,9 +81,9 @@ class DictionaryModel(SliceModel):
     def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         return self.h_z_s2(z_hat), self.h_z_s1(z_hat)
 
-    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
-        query = torch.cat([scales, means, *earlier], 1)
-        support = torch.cat([query, self.dictionary_attention[step](query, self.dt)], 1)
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
+        query = Shared(scales, means, *earlier)
+        support = Shared(query, Shared(self.dictionary_attention[step](query.map, self.dt)))
         return support, support
 
 

@@ -19,33 +19,45 @@ from torch import Tensor, nn
 from licodec.entropy.tables import Tables
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
+from licodec.layers.winograd import Shared
 from licodec.models.base import CompressionModel
 
 
 class SliceContext:
-    """The walk's state: the hyper outputs and the slices so far."""
+    """The walk's state: the hyper outputs and the slices so far.
+
+    What the heads read is `Shared`: the same hyper outputs and slices enter many of them.
+    """
 
     def __init__(self, model: SliceModel, z_hat: Tensor) -> None:
         self.model = model
-        self.means, self.scales = model.hyper_synthesise(z_hat)
-        self.slices: list[Tensor] = []
+        self.means, self.scales = (Shared(hyper) for hyper in model.hyper_synthesise(z_hat))
+        self.pushed: list[tuple[Shared, Shared]] = []  # each slice, uncorrected, with the support of its mean
+        self.slices: list[Shared] = []  # the corrected ones
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
         model = self.model
-        earlier = self.slices[: model.max_support]
+        earlier = self._corrected(step if model.max_support is None else min(step, model.max_support))
         self.mean_support, scale_support = model.supports(step, self.means, self.scales, earlier)
         if not model.mean_heads:
-            return self.mean_support, scale_support
+            return self.mean_support.map, scale_support.map
         return model.mean_heads[step](self.mean_support), model.scale_heads[step](scale_support)
 
     def push(self, step: int, part: Tensor) -> None:
-        lrp = self.model.lrp_heads
-        if lrp:
-            part = part + 0.5 * torch.tanh(lrp[step](torch.cat([self.mean_support, part], 1)))
-        self.slices.append(part)
+        self.pushed.append((Shared(part), self.mean_support))
 
     def y_hat(self) -> Tensor:
-        return torch.cat(self.slices, 1)
+        return torch.cat([part.map for part in self._corrected(len(self.pushed))], 1)
+
+    def _corrected(self, count: int) -> list[Shared]:
+        """The first slices after latent residual prediction, which waits until somebody asks: encoders need few."""
+        heads = self.model.lrp_heads
+        for step in range(len(self.slices), count):
+            part, support = self.pushed[step]
+            if heads:
+                part = Shared(part.map + 0.5 * torch.tanh(heads[step](Shared(support, part))))
+            self.slices.append(part)
+        return self.slices[:count]
 
 
 class SliceModel(CompressionModel):
@@ -86,9 +98,9 @@ class SliceModel(CompressionModel):
         """What the hyper synthesis gives for the means and for the scales, each [B, M, H/16, W/16]."""
         return self.h_mean_s(z_hat), self.h_scale_s(z_hat)
 
-    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
         """Inputs of the mean and the scale head of a slice."""
-        return torch.cat([means, *earlier], 1), torch.cat([scales, *earlier], 1)
+        return Shared(means, *earlier), Shared(scales, *earlier)
 
     def split(self, y: Tensor) -> list[Tensor]:
         return list(y.split(self.slice_sizes, 1))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from licodec.layers.conv import GDN, conv, conv3x3, deconv, head
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
+from licodec.layers.winograd import Shared
 from licodec.models.slices import SliceModel
 
 SLICE = 32
@@ -66,9 +66,9 @@ class ChARM(Hyperprior):
             self.mean_heads.append(head(widths, nn.ReLU))
             self.scale_heads.append(head(widths, nn.ReLU))
 
-    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
-        own = [self.split(hyper)[step] for hyper in (means, scales)]
-        return torch.cat([own[0], *earlier], 1), torch.cat([own[1], *earlier], 1)
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
+        own = [Shared(self.split(hyper.map)[step]) for hyper in (means, scales)]
+        return Shared(own[0], *earlier), Shared(own[1], *earlier)
 
 
 def conv_transforms(model: Hyperprior, m: int, z: int) -> None:

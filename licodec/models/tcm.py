@@ -22,6 +22,7 @@ from licodec.layers.conv import (
 )
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
+from licodec.layers.winograd import Shared
 from licodec.models.slices import SliceModel
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the transformer halves in the six stages of g_a and g_s
@@ -128,9 +129,9 @@ class TCM(SliceModel):
     def _hyper_synthesis(n: int, m: int) -> nn.Sequential:
         return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), subpel_conv3x3(2 * n, m, 2))
 
-    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
         mean, scale = super().supports(step, means, scales, earlier)
-        return self.mean_attention[step](mean), self.scale_attention[step](scale)
+        return Shared(self.mean_attention[step](mean.map)), Shared(self.scale_attention[step](scale.map))
 
 
 @dataclass(frozen=True)
