@@ -11,12 +11,14 @@ import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from licodec.layers import winograd
+from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
-from licodec.layers.linear import linear
+from licodec.layers.linear import ACTIVATIONS, linear
 from licodec.layers.winograd import Shared
+
+STRIP = 4096  # positions that GDN takes at a time in inference, so that what it makes stays in the cache
 
 
 class Conv3x3(nn.Conv2d):
@@ -43,13 +45,13 @@ class Conv1x1(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pointwise(self, x, self.weight[:, :, 0, 0], self.bias)
+    def forward(self, x: Tensor, activation: str = "none") -> Tensor:
+        return pointwise(self, x, self.weight[:, :, 0, 0], self.bias, activation)
 
 
-def pointwise(owner: nn.Module, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[B, C, H, W] and [O, C] -> [B, O, H, W]; channels_last maps without a copy."""
-    return linear(owner, x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+def pointwise(owner: nn.Module, x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    """[B, C, H, W] and [O, C] -> [B, O, H, W]; channels_last maps without a copy. See `linear`."""
+    return linear(owner, x.permute(0, 2, 3, 1), weight, bias, activation).permute(0, 3, 1, 2)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -78,7 +80,7 @@ def hyper_analysis(widths: list[int]) -> nn.Sequential:
     """From y at 1/16 to z at 1/64 as in WACNN and STF: five 3x3 convolutions, the third and fifth strided."""
     layers: list[nn.Module] = []
     for (before, after), stride in zip(itertools.pairwise(widths), (1, 1, 2, 1, 2), strict=True):
-        layers += [conv3x3(before, after, stride), nn.GELU()]
+        layers += [conv3x3(before, after, stride), GELU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -86,11 +88,11 @@ def hyper_synthesis(widths: list[int]) -> nn.Sequential:
     """The way back: the second and fourth double the size; the means and the scales have one each."""
     layers: list[nn.Module] = []
     for (before, after), factor in zip(itertools.pairwise(widths), (1, 2, 1, 2, 1), strict=True):
-        layers += [subpel_conv3x3(before, after, 2) if factor == 2 else conv3x3(before, after), nn.GELU()]
+        layers += [subpel_conv3x3(before, after, 2) if factor == 2 else conv3x3(before, after), GELU()]
     return nn.Sequential(*layers[:-1])
 
 
-def head(widths: list[int], activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
+def head(widths: list[int], activation: type[nn.Module] = GELU) -> nn.Sequential:
     """3x3 convolutions of the given widths with activations between them."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -116,8 +118,17 @@ class GDN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         beta = lower_bound(self.beta, (self.BETA_MIN + self.PEDESTAL) ** 0.5) ** 2 - self.PEDESTAL
         gamma = lower_bound(self.gamma, self.PEDESTAL**0.5) ** 2 - self.PEDESTAL
+        if torch.is_grad_enabled():
+            return x * self._norm(x, gamma, beta)
+        out = torch.empty_like(x)
+        rows = max(1, STRIP // x.shape[3])
+        for strip, result in zip(x.split(rows, 2), out.split(rows, 2), strict=True):
+            torch.mul(strip, self._norm(strip, gamma, beta), out=result)
+        return out
+
+    def _norm(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         norm = pointwise(self, x * x, gamma, beta)
-        return x * (norm.sqrt() if self.inverse else norm.rsqrt())
+        return norm.sqrt() if self.inverse else norm.rsqrt()
 
 
 class ResidualBlock(nn.Module):
@@ -130,8 +141,7 @@ class ResidualBlock(nn.Module):
         self.skip = Conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.leaky_relu(self.conv1(x))
-        return F.leaky_relu(self.conv2(out)) + self.skip(x)
+        return leaky_relu(self.conv2(leaky_relu(self.conv1(x)))).add_(self.skip(x))
 
 
 class ResidualBlockWithStride(nn.Module):
@@ -145,7 +155,7 @@ class ResidualBlockWithStride(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gdn(self.conv2(F.leaky_relu(self.conv1(x)))) + self.skip(x)
+        return self.gdn(self.conv2(leaky_relu(self.conv1(x)))).add_(self.skip(x))
 
 
 class ResidualBlockUpsample(nn.Module):
@@ -159,22 +169,24 @@ class ResidualBlockUpsample(nn.Module):
         self.upsample = subpel_conv3x3(in_channels, out_channels, factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.igdn(self.conv(F.leaky_relu(self.subpel_conv(x)))) + self.upsample(x)
+        return self.igdn(self.conv(leaky_relu(self.subpel_conv(x)))).add_(self.upsample(x))
 
 
 class ResidualUnit(nn.Module):
-    """1x1, 3x3, 1x1 at half the width, activated after the sum."""
+    """1x1, 3x3, 1x1 at half the width, activated ("gelu" or "relu") after the sum too."""
 
-    def __init__(self, channels: int, activation: type[nn.Module] = nn.ReLU) -> None:
+    def __init__(self, channels: int, activation: str = "relu") -> None:
         super().__init__()
         half = channels // 2
-        self.conv = nn.Sequential(
-            Conv1x1(channels, half), activation(), conv3x3(half, half), activation(), Conv1x1(half, channels)
+        self.activation = activation
+        self.conv = nn.ModuleDict(
+            {"0": Conv1x1(channels, half), "2": conv3x3(half, half), "4": Conv1x1(half, channels)}
         )
-        self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.conv(x) + x)
+        activate = ACTIVATIONS[self.activation]
+        out = activate(self.conv["2"](self.conv["0"](x, self.activation)))
+        return activate(self.conv["4"](out).add_(x))
 
 
 class GatedAttention(nn.Module):
@@ -183,7 +195,7 @@ class GatedAttention(nn.Module):
     `before` is put in front of the gate's branch: window attention, in these models.
     """
 
-    def __init__(self, channels: int, before: nn.Module, activation: type[nn.Module] = nn.ReLU) -> None:
+    def __init__(self, channels: int, before: nn.Module, activation: str = "relu") -> None:
         super().__init__()
         self.before = before
         self.conv_a = nn.Sequential(*(ResidualUnit(channels, activation) for _ in range(3)))
@@ -192,4 +204,4 @@ class GatedAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_a(x) * torch.sigmoid(self.conv_b(self.before(x)))
+        return torch.addcmul(x, self.conv_a(x), torch.sigmoid(self.conv_b(self.before(x))))

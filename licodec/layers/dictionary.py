@@ -7,12 +7,15 @@ TransNeXt (Shi, CVPR 2024).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv
-from licodec.layers.linear import Linear
+from licodec.layers.activation import GELU, gelu, relu
+from licodec.layers.conv import STRIP, Conv1x1, conv, conv3x3, deconv
+from licodec.layers.linear import Linear, linear
 from licodec.layers.pointwise import Depthwise
 
 DICTIONARY_HEADS = 20
@@ -30,7 +33,7 @@ class Bottleneck(nn.Module):
         self.conv3 = Conv1x1(half, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
+        return self.conv3(relu(self.conv2(self.conv1(x, "relu")))).add_(x)
 
 
 class BottleneckDown(nn.Module):
@@ -68,9 +71,31 @@ class ConvGLU(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.fc1(x).chunk(2, -1)
-        gate = self.depthwise(gate.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.fc2(F.gelu(gate) * value)
+        if torch.is_grad_enabled() or x.shape[1] * x.shape[2] <= STRIP:
+            return self._rest(x, self.depthwise(self._gate(x).permute(0, 3, 1, 2)))
+        return torch.cat(list(self._strips(x)), 1)
+
+    def _gate(self, x: Tensor) -> Tensor:
+        hidden = self.fc2.in_features
+        return linear(self, x, self.fc1.weight[:hidden], self.fc1.bias[:hidden], part="gate")
+
+    def _rest(self, x: Tensor, gate: Tensor) -> Tensor:
+        """`gate` is [B, hidden, H, W], the rest [B, H, W, C]."""
+        hidden = self.fc2.in_features
+        value = linear(self, x, self.fc1.weight[hidden:], self.fc1.bias[hidden:], part="value")
+        return self.fc2(value.mul_(gelu(gate.permute(0, 2, 3, 1))))
+
+    def _strips(self, x: Tensor) -> Iterator[Tensor]:
+        """Some rows at a time, so that what lies between the layers stays in the cache."""
+        height, rows = x.shape[1], max(1, STRIP // x.shape[2])
+        below = self._gate(x[:, :1])
+        seen = torch.cat([torch.zeros_like(below), below], 1)  # the rows above a strip, and its first one
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            below = self._gate(x[:, top + 1 : bottom + 1])
+            end = [torch.zeros_like(seen[:, :1])] if bottom == height else []
+            seen = torch.cat([seen[:, -2:], below, *end], 1)
+            yield self._rest(x[:, top:bottom], self.depthwise(seen.permute(0, 3, 1, 2), rows_given=True))
 
 
 class GatedBlock(nn.Module):
@@ -85,8 +110,8 @@ class GatedBlock(nn.Module):
         self.scale1, self.scale2 = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.scale1 * x + self.attn(self.norm1(x))
-        return self.scale2 * x + self.mlp(self.norm2(x))
+        x = torch.addcmul(self.attn(self.norm1(x)), self.scale1, x)
+        return torch.addcmul(self.mlp(self.norm2(x)), self.scale2, x)
 
 
 class GatedStage(nn.Module):
@@ -101,7 +126,7 @@ class GatedStage(nn.Module):
         out = x.permute(0, 2, 3, 1)
         for layer in self.layers:
             out = layer(out)
-        return x + self.conv(out.permute(0, 3, 1, 2))
+        return self.conv(out.permute(0, 3, 1, 2)).add_(x)
 
 
 class DenseAggregation(nn.Module):
@@ -111,7 +136,7 @@ class DenseAggregation(nn.Module):
         super().__init__()
         self.enter = Conv1x1(dim, dim)
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.GELU(), Conv1x1(dim, dim), nn.GELU(), Depthwise(dim), nn.GELU(), Conv1x1(dim, dim))
+            nn.Sequential(nn.GELU(), Conv1x1(dim, dim), GELU(), Depthwise(dim), GELU(), Conv1x1(dim, dim))
             for _ in range(3)
         )
         self.join = Conv1x1(4 * dim, dim)
@@ -153,14 +178,14 @@ class DictionaryAttention(nn.Module):
     def forward(self, x: Tensor, dictionary: Tensor) -> Tensor:
         x = self.enter(x.permute(0, 2, 3, 1))
         local = self.aggregation(self.norm_scale(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        x = local + self.scale1 * x
+        x = torch.addcmul(local, self.scale1, x)
         b, h, w, dim = x.shape
         words = self.norm_dictionary(dictionary)
         query = self._heads(self.query(self.norm_query(x)).reshape(b, h * w, dim)) * self.scale
         key, value = self._heads(self.key(words)[None]), self._heads(words[None])
         found = F.scaled_dot_product_attention(query, key.expand(b, -1, -1, -1), value.expand(b, -1, -1, -1), scale=1.0)
-        found = self.proj(found.transpose(1, 2).reshape(b, h, w, dim)) + self.scale2 * x
-        found = self.mlp(self.norm_mlp(found)) + self.scale3 * found
+        found = torch.addcmul(self.proj(found.transpose(1, 2).reshape(b, h, w, dim)), self.scale2, x)
+        found = torch.addcmul(self.mlp(self.norm_mlp(found)), self.scale3, found)
         return self.leave(found).permute(0, 3, 1, 2)
 
     @staticmethod

@@ -76,7 +76,7 @@ class WindowAttention(nn.Module):
 
     def within_windows(self, x: Tensor, bottom: bool = True) -> Tensor:
         """Attention of a map that has been shifted, or of a strip of it; `bottom`: it holds the last windows."""
-        return from_windows(self.proj(self.attend(self.qkv(to_windows(x, self.window)), bottom)), self.window)
+        return self.proj(from_windows(self.attend(self.qkv(to_windows(x, self.window)), bottom), self.window))
 
     def attend(self, qkv: Tensor, bottom: bool = True) -> Tensor:
         """[B, rows, columns, w*w, 3*C] -> [B, rows, columns, w*w, C]."""
@@ -87,11 +87,12 @@ class WindowAttention(nn.Module):
         out = self._scaled_dot(q, k, v, bias)
         if self.shift:
             # only the last row and column of windows hold parts from both ends of the map
-            for last_row, part_rows in ((False, slice(0, -1)), (True, slice(-1, None))):
-                for last_column, part_columns in ((False, slice(0, -1)), (True, slice(-1, None))):
+            ends = ((False, slice(0, -1)), (True, slice(-1, None)))
+            for last_row, part_rows in ends if bottom else ((False, slice(None)),):
+                for last_column, part_columns in ends:
                     part = (slice(None), part_rows, part_columns)
                     if (last_row or last_column) and q[part].shape[1] and q[part].shape[2]:
-                        mask = bias + self._mask(last_row and bottom, last_column).to(bias)
+                        mask = bias + self._mask(last_row, last_column).to(bias)
                         out[part] = self._scaled_dot(q[part], k[part], v[part], mask)
         return out
 
@@ -121,23 +122,34 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, 4 * dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        window, shift = self.attn.window, self.attn.shift
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """`out`, for inference: where the result goes, which may be `x` itself."""
+        window = self.attn.window
         if torch.is_grad_enabled() or x.shape[1] % window or x.shape[2] % window:
             x = x + self.attn(self.norm1(x))
-            return x + self.mlp(self.norm2(x))
-        # Strip by strip, so that what lies between the layers stays in the cache. All but
-        # the attention works position by position, hence also on the shifted map.
-        if shift:
-            x = x.roll((-shift, -shift), (1, 2))
-        out = torch.empty_like(x)
-        rows = window * max(1, STRIP // (x.shape[2] * window))
-        for top in range(0, x.shape[1], rows):
-            strip = x[:, top : top + rows]
-            bottom = top + rows >= x.shape[1]
-            strip = strip + self.attn.within_windows(self.norm1(strip), bottom)
-            torch.add(strip, self.mlp(self.norm2(strip)), out=out[:, top : top + rows])
-        return out.roll((shift, shift), (1, 2)) if shift else out
+            x = x + self.mlp(self.norm2(x))
+            return x if out is None else out.copy_(x)
+        return self._in_strips(x, torch.empty_like(x) if out is None else out)
+
+    def _in_strips(self, x: Tensor, out: Tensor) -> Tensor:
+        """Strip by strip, so that what lies between the layers stays in the cache.
+
+        All but the attention works position by position, hence also on strips of the shifted map.
+        """
+        height, width, shift = x.shape[1], x.shape[2], self.attn.shift
+        step = self.attn.window * max(1, STRIP // (width * self.attn.window))
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            # the shifted map's rows lie `shift` further down in the map itself, its last ones at the top
+            places = [slice(top + shift, min(bottom + shift, height)), slice(0, max(0, bottom + shift - height))]
+            strip = torch.cat([x[:, rows] for rows in places], 1)
+            strip = strip.roll(-shift, 2) if shift else strip
+            strip = self.attn.within_windows(self.norm1(strip), bottom == height).add_(strip)
+            strip = self.mlp(self.norm2(strip)).add_(strip)
+            for rows, part in zip(places, strip.split([r.stop - r.start for r in places], 1), strict=True):
+                out[:, rows, shift:] = part[:, :, : width - shift]
+                out[:, rows, :shift] = part[:, :, width - shift :]
+        return out
 
 
 class PatchMerging(nn.Module):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from licodec.layers.activation import GELU
 from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
@@ -151,10 +152,9 @@ class CCA(SliceModel):
             self.g_s.append(nn.Sequential(*_naf(after, config.depth), *_bottlenecks(after)))
         self.g_s.append(deconv(dims[0], 3))
         top = dims[-1]
-        self.h_a = nn.Sequential(conv3x3(m, top), nn.GELU(), conv(top, top), nn.GELU(), conv(top, 192))
+        self.h_a = nn.Sequential(conv3x3(m, top), GELU(), conv(top, top), GELU(), conv(top, 192))
         self.h_mean_s, self.h_scale_s = (
-            nn.Sequential(deconv(192, top), nn.GELU(), deconv(top, top), nn.GELU(), deconv(top, m, 3, 1))
-            for _ in range(2)
+            nn.Sequential(deconv(192, top), GELU(), deconv(top, top), GELU(), deconv(top, m, 3, 1)) for _ in range(2)
         )
         self.mean_naf, self.scale_naf = (
             nn.ModuleList(

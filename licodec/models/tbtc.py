@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from licodec.layers.activation import ReLU
 from licodec.layers.conv import GDN, conv, conv3x3, deconv, head
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
 from licodec.layers.winograd import Shared
@@ -63,8 +64,8 @@ class ChARM(Hyperprior):
         for step, size in enumerate(self.slice_sizes):
             seen = size + self.support_channels(step)
             widths = [(i * (size - seen)) // 3 + seen for i in range(4)]  # rounded down: 64, 53, 42, 32
-            self.mean_heads.append(head(widths, nn.ReLU))
-            self.scale_heads.append(head(widths, nn.ReLU))
+            self.mean_heads.append(head(widths, ReLU))
+            self.scale_heads.append(head(widths, ReLU))
 
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
         own = [Shared(self.split(hyper.map)[step]) for hyper in (means, scales)]
@@ -78,8 +79,8 @@ def conv_transforms(model: Hyperprior, m: int, z: int) -> None:
         deconv(m, m), GDN(m, inverse=True), deconv(m, m), GDN(m, inverse=True), deconv(m, m), GDN(m, inverse=True),
         deconv(m, 3),
     )  # fmt: skip
-    model.h_a = nn.Sequential(conv3x3(m, z), nn.ReLU(), conv(z, z), nn.ReLU(), conv(z, z))
-    model.h_s = nn.Sequential(deconv(z, z), nn.ReLU(), deconv(z, z), nn.ReLU(), conv3x3(z, 2 * m))
+    model.h_a = nn.Sequential(conv3x3(m, z), ReLU(), conv(z, z), ReLU(), conv(z, z))
+    model.h_s = nn.Sequential(deconv(z, z), ReLU(), deconv(z, z), ReLU(), conv3x3(z, 2 * m))
 
 
 class ConvHyperprior(Hyperprior):

@@ -51,10 +51,16 @@ class MixtureBlock(nn.Module):
         self.conv_block = ResidualBlock(n, n)
 
     def forward(self, x: Tensor) -> Tensor:
-        local, distant = self.conv1_1(x).chunk(2, 1)
-        local = self.conv_block(local) + local  # a second identity: conv_block has its own
-        distant = self.trans_block(distant.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return x + self.conv1_2(torch.cat([local, distant], 1))
+        both = self.conv1_1(x)
+        local, distant = both.chunk(2, 1)
+        positions = distant.permute(0, 2, 3, 1)
+        if torch.is_grad_enabled():
+            local = self.conv_block(local) + local  # a second identity: conv_block has its own
+            both = torch.cat([local, self.trans_block(positions).permute(0, 3, 1, 2)], 1)
+        else:  # the same where it lies: new memory costs as much as a layer
+            local.add_(self.conv_block(local))
+            self.trans_block(positions, out=positions)
+        return self.conv1_2(both).add_(x)
 
 
 def mixture_pair(n: int, head_dim: int, window: int = 8) -> list[nn.Module]:

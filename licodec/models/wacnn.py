@@ -33,7 +33,7 @@ class WindowResidual(nn.Module):
 
 def window_block(dim: int, window: int) -> GatedAttention:
     """The paper's window attention block, figure 4."""
-    return GatedAttention(dim, WindowResidual(dim, window), nn.GELU)
+    return GatedAttention(dim, WindowResidual(dim, window), "gelu")
 
 
 class WACNN(SliceModel):
