@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from licodec.layers import dictionary, winograd
 from licodec.layers import window as window_layers
-from licodec.layers import winograd
 from licodec.layers.conv import GDN, Conv1x1, Conv3x3
+from licodec.layers.dictionary import GatedBlock
 from licodec.layers.linear import MLP
 from licodec.layers.pointwise import Depthwise, Pointwise
 from licodec.layers.window import SwinBlock, WindowAttention
@@ -74,6 +75,23 @@ def test_a_swin_block_strip_by_strip_is_the_same(shift, strip, monkeypatch):
     monkeypatch.setattr(window_layers, "STRIP", strip)
     with torch.no_grad():
         assert torch.allclose(block(x), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("strip", [1, 24, 30, 10_000])
+def test_a_gated_block_strip_by_strip_is_the_same(strip, dtype, monkeypatch):
+    torch.manual_seed(0)
+    block = GatedBlock(8, WindowAttention(8, 2, 4, 2)).to(dtype)
+    for scale in (block.scale1, block.scale2):
+        torch.nn.init.normal_(scale)
+    x = torch.randn(2, 16, 12, 8, dtype=dtype)
+    given = x.clone()
+    whole = block(x)  # with gradients: all at once
+    monkeypatch.setattr(window_layers, "STRIP", strip)
+    monkeypatch.setattr(dictionary, "STRIP", strip)
+    with torch.inference_mode():
+        assert torch.allclose(block(x), whole, atol=1e-5)
+    assert torch.equal(x, given)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.activation import GELU, gelu, relu
-from licodec.layers.conv import STRIP, Conv1x1, conv, conv3x3, deconv
+from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv
 from licodec.layers.linear import Linear, linear
 from licodec.layers.pointwise import Depthwise
+from licodec.layers.window import STRIP, in_strips
 
 DICTIONARY_HEADS = 20
 HEAD_DIM = 32
@@ -71,9 +72,7 @@ class ConvGLU(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.shape[1] * x.shape[2] <= STRIP:
-            return self._rest(x, self.depthwise(self._gate(x).permute(0, 3, 1, 2)))
-        return torch.cat(list(self._strips(x)), 1)
+        return self._rest(x, self.depthwise(self._gate(x).permute(0, 3, 1, 2)))
 
     def _gate(self, x: Tensor) -> Tensor:
         hidden = self.fc2.in_features
@@ -85,17 +84,19 @@ class ConvGLU(nn.Module):
         value = linear(self, x, self.fc1.weight[hidden:], self.fc1.bias[hidden:], part="value")
         return self.fc2(value.mul_(gelu(gate.permute(0, 2, 3, 1))))
 
-    def _strips(self, x: Tensor) -> Iterator[Tensor]:
-        """Some rows at a time, so that what lies between the layers stays in the cache."""
+    def strips(self, x: Tensor, norm: nn.Module) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows of `self(norm(x))` at a time, so that what lies between the layers stays in the cache."""
         height, rows = x.shape[1], max(1, STRIP // x.shape[2])
-        below = self._gate(x[:, :1])
-        seen = torch.cat([torch.zeros_like(below), below], 1)  # the rows above a strip, and its first one
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            below = self._gate(x[:, top + 1 : bottom + 1])
-            end = [torch.zeros_like(seen[:, :1])] if bottom == height else []
-            seen = torch.cat([seen[:, -2:], below, *end], 1)
-            yield self._rest(x[:, top:bottom], self.depthwise(seen.permute(0, 3, 1, 2), rows_given=True))
+            first, last = max(0, top - 1), min(height, bottom + 1)
+            normed = norm(x[:, first:last])
+            gate = self._gate(normed)
+            beyond = (first - top + 1, bottom + 1 - last)  # rows above and below the map
+            if any(beyond):
+                gate = F.pad(gate, (0, 0, 0, 0, *beyond))
+            gate = self.depthwise(gate.permute(0, 3, 1, 2), rows_given=True)
+            yield slice(top, bottom), self._rest(normed[:, top - first : bottom - first], gate)
 
 
 class GatedBlock(nn.Module):
@@ -110,8 +111,23 @@ class GatedBlock(nn.Module):
         self.scale1, self.scale2 = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.addcmul(self.attn(self.norm1(x)), self.scale1, x)
-        return torch.addcmul(self.mlp(self.norm2(x)), self.scale2, x)
+        x = self._attended(x)
+        if torch.is_grad_enabled():
+            return torch.addcmul(self.mlp(self.norm2(x)), self.scale2, x)
+        out = torch.empty_like(x)
+        for rows, part in self.mlp.strips(x, self.norm2):
+            torch.addcmul(part, self.scale2, x[:, rows], out=out[:, rows])
+        return out
+
+    def _attended(self, x: Tensor) -> Tensor:
+        attn = self.attn
+        if torch.is_grad_enabled() or x.shape[1] % attn.window or x.shape[2] % attn.window:
+            return torch.addcmul(attn(self.norm1(x)), self.scale1, x)
+
+        def block(strip: Tensor, last: bool) -> Tensor:
+            return torch.addcmul(attn.within_windows(self.norm1(strip), last), self.scale1, strip)
+
+        return in_strips(x, attn.window, attn.shift, block)
 
 
 class GatedStage(nn.Module):

@@ -7,13 +7,15 @@ right and below and cropped again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.linear import MLP, Linear
 
-STRIP = 4096  # positions that a Swin block takes at a time in inference; their activations fit the cache
+STRIP = 4096  # positions that a block takes at a time in inference; their activations fit the cache
 
 
 def relative_index(window: int) -> Tensor:
@@ -37,6 +39,33 @@ def from_windows(x: Tensor, window: int) -> Tensor:
     b, rows, columns, _, c = x.shape
     x = x.view(b, rows, columns, window, window, c).transpose(2, 3)
     return x.reshape(b, rows * window, columns * window, c)
+
+
+def in_strips(
+    x: Tensor, window: int, shift: int, block: Callable[[Tensor, bool], Tensor], out: Tensor | None = None
+) -> Tensor:
+    """Apply a block of layers strip by strip, so that what lies between them stays in the cache; for inference.
+
+    Args:
+        x: map [B, H, W, C]; H and W are multiples of the window.
+        block: takes some rows of windows of the map, rolled up and left by `shift`, and whether
+            they are the last ones. All that is not within windows must work position by position.
+        out: where the result, rolled back, goes; may be `x` itself. A new tensor if None.
+    """
+    out = torch.empty_like(x) if out is None else out
+    height, width = x.shape[1:3]
+    step = window * max(1, STRIP // (width * window))
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        # rows of the rolled map lie `shift` further down in the map itself, the last ones at the top
+        places = [slice(top + shift, min(bottom + shift, height)), slice(0, max(0, bottom + shift - height))]
+        parts = [x[:, rows] for rows in places if rows.stop > rows.start]
+        strip = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        strip = block(strip.roll(-shift, 2) if shift else strip, bottom == height)
+        for rows, part in zip(places, strip.split([r.stop - r.start for r in places], 1), strict=True):
+            out[:, rows, shift:] = part[:, :, : width - shift]
+            out[:, rows, :shift] = part[:, :, width - shift :]
+    return out
 
 
 class WindowAttention(nn.Module):
@@ -129,27 +158,12 @@ class SwinBlock(nn.Module):
             x = x + self.attn(self.norm1(x))
             x = x + self.mlp(self.norm2(x))
             return x if out is None else out.copy_(x)
-        return self._in_strips(x, torch.empty_like(x) if out is None else out)
 
-    def _in_strips(self, x: Tensor, out: Tensor) -> Tensor:
-        """Strip by strip, so that what lies between the layers stays in the cache.
+        def block(strip: Tensor, last: bool) -> Tensor:
+            strip = self.attn.within_windows(self.norm1(strip), last).add_(strip)
+            return self.mlp(self.norm2(strip)).add_(strip)
 
-        All but the attention works position by position, hence also on strips of the shifted map.
-        """
-        height, width, shift = x.shape[1], x.shape[2], self.attn.shift
-        step = self.attn.window * max(1, STRIP // (width * self.attn.window))
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
-            # the shifted map's rows lie `shift` further down in the map itself, its last ones at the top
-            places = [slice(top + shift, min(bottom + shift, height)), slice(0, max(0, bottom + shift - height))]
-            strip = torch.cat([x[:, rows] for rows in places], 1)
-            strip = strip.roll(-shift, 2) if shift else strip
-            strip = self.attn.within_windows(self.norm1(strip), bottom == height).add_(strip)
-            strip = self.mlp(self.norm2(strip)).add_(strip)
-            for rows, part in zip(places, strip.split([r.stop - r.start for r in places], 1), strict=True):
-                out[:, rows, shift:] = part[:, :, : width - shift]
-                out[:, rows, :shift] = part[:, :, width - shift :]
-        return out
+        return in_strips(x, window, self.attn.shift, block, out)
 
 
 class PatchMerging(nn.Module):
