@@ -16,7 +16,7 @@ from licodec.layers import winograd
 from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import ACTIVATIONS, linear
-from licodec.layers.winograd import Shared
+from licodec.layers.winograd import Shared, side_by_side
 
 STRIP = 4096  # positions that GDN takes at a time in inference, so that what it makes stays in the cache
 
@@ -32,9 +32,10 @@ class Conv3x3(nn.Conv2d):
         """Transform the weights once; done when a model is made ready to code (see `CompressionModel.prepare`)."""
         self.kernels = winograd.transform(self.weight.detach())
 
-    def forward(self, x: Tensor | Shared) -> Tensor:
+    def forward(self, x: Tensor | list[Shared]) -> Tensor:
+        """`x` may be maps side by side along the channels."""
         if self.weight.dtype != torch.float64:
-            return super().forward(x.map if isinstance(x, Shared) else x)
+            return super().forward(side_by_side(x) if isinstance(x, list) else x)
         kernels = winograd.transform(self.weight) if self.kernels is None else self.kernels
         return winograd.conv3x3(x, kernels, self.bias)
 

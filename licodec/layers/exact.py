@@ -37,11 +37,15 @@ def _fastest() -> Callable[[Tensor, Tensor], Tensor]:
     return min(times, key=lambda multiply: min(times[multiply]))  # the least is what other programs disturb least
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, two or three dimensions, float64."""
-    if a.device.type != "cpu" or not torch.is_inference_mode_enabled():
-        return torch.matmul(a, b)
-    return _fastest()(a, b)
+def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """a @ b, two or three dimensions, float64. `plus` is added; it may be overwritten."""
+    inference = torch.is_inference_mode_enabled()
+    multiply = _fastest() if inference and a.device.type == "cpu" else torch.matmul
+    if plus is None:
+        return multiply(a, b)
+    if inference and multiply is torch.matmul:
+        return plus.baddbmm_(a, b) if a.ndim == 3 else plus.addmm_(a, b)
+    return multiply(a, b).add_(plus)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

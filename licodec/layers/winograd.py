@@ -45,31 +45,32 @@ def transform(weight: Tensor) -> Tensor:
 
 
 class Shared:
-    """A float64 map [B, C, H, W] that several convolutions read: its patches are cut and transformed once.
+    """A float64 map [B, C, H, W] that several convolutions read: its patches are cut and transformed once."""
 
-    Args:
-        parts: the map, or maps side by side along the channels, whose own patches are used.
-    """
-
-    def __init__(self, *parts: Tensor | Shared) -> None:
-        self.parts = parts
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Batch, height, width."""
-        first = self.parts[0]
-        return (first.shape[0], *first.shape[2:]) if isinstance(first, Tensor) else first.size
-
-    @functools.cached_property
-    def map(self) -> Tensor:
-        maps = [part if isinstance(part, Tensor) else part.map for part in self.parts]
-        return maps[0] if len(maps) == 1 else torch.cat(maps, 1)
+    def __init__(self, x: Tensor) -> None:
+        self.map = x
 
     @functools.cached_property
     def patches(self) -> Tensor:
-        """[36, B * tiles, C], transformed."""
-        patches = [_patches(part) if isinstance(part, Tensor) else part.patches for part in self.parts]
-        return patches[0] if len(patches) == 1 else torch.cat(patches, 2)
+        """[36, B * tiles, C], transformed;"""
+        return _patches(self.map)
+
+
+class Joined(Shared):
+    """Maps side by side along the channels, as one."""
+
+    def __init__(self, parts: list[Shared]) -> None:
+        super().__init__(side_by_side(parts))
+        self.parts = parts
+
+    @functools.cached_property
+    def patches(self) -> Tensor:
+        return torch.cat([part.patches.transpose(0, 1) for part in self.parts], 2).transpose(0, 1)
+
+
+def side_by_side(parts: list[Shared]) -> Tensor:
+    """The maps as one tensor."""
+    return parts[0].map if len(parts) == 1 else torch.cat([part.map for part in parts], 1)
 
 
 def _tiles(side: int) -> int:
@@ -77,22 +78,28 @@ def _tiles(side: int) -> int:
 
 
 def _patches(x: Tensor) -> Tensor:
-    _, c, height, width = x.shape
-    rows, columns = _tiles(height), _tiles(width)
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
-    patches = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
-    return matmul(_INPUT2.to(x.device), patches).view(36, -1, c)
+    height, width = x.shape[2:]
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * _tiles(width) + 1 - width, 1, 4 * _tiles(height) + 1 - height))
+    c = x.shape[3]
+    patches = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 1, 2, 4, 5, 3).reshape(-1, 36, c)
+    return matmul(_INPUT2.to(x.device), patches).transpose(0, 1)
 
 
-def conv3x3(x: Tensor | Shared, kernels: Tensor, bias: Tensor) -> Tensor:
+def conv3x3(x: Tensor | list[Shared], kernels: Tensor, bias: Tensor) -> Tensor:
     """Convolution with zeros around, [B, C, H, W] and `transform(weight)` -> [B, O, H, W], all float64.
 
-    channels_last maps are taken and given without a copy: whole vectors of channels move at a time.
+    `x` may be maps side by side along the channels; they are never joined, which would take
+    as long as a third of the products. channels_last maps are taken and given without a
+    copy: whole vectors of channels move at a time.
     """
-    shared = x if isinstance(x, Shared) else Shared(x)
-    b, height, width = shared.size
+    parts = x if isinstance(x, list) else [Shared(x)]
+    b, _, height, width = parts[0].map.shape
     rows, columns, out_channels = _tiles(height), _tiles(width), kernels.shape[2]
-    products = matmul(shared.patches, kernels).view(36, -1)
-    out = matmul(_OUTPUT2.to(products.device), products).view(4, 4, b, rows, columns, out_channels)
+    products, first = None, 0
+    for part in parts:
+        last = first + part.map.shape[1]
+        products = matmul(part.patches, kernels[:, first:last], plus=products)
+        first = last
+    out = matmul(_OUTPUT2.to(bias.device), products.view(36, -1)).view(4, 4, b, rows, columns, out_channels)
     out = out.permute(2, 3, 0, 4, 1, 5).reshape(b, 4 * rows, 4 * columns, out_channels)[:, :height, :width]
-    return (out + bias).permute(0, 3, 1, 2)
+    return (out + bias if torch.is_grad_enabled() else out.add_(bias)).permute(0, 3, 1, 2)

@@ -16,9 +16,9 @@ from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
 from licodec.layers.pointwise import Depthwise
-from licodec.layers.winograd import Shared
+from licodec.layers.winograd import Shared, side_by_side
 from licodec.models.base import gaussian_bits, noisy, ste_round
-from licodec.models.slices import SliceModel
+from licodec.models.slices import SliceModel, Supports
 
 DISTORTION_WEIGHT = 0.05
 
@@ -164,9 +164,10 @@ class CCA(SliceModel):
         )
         self.add_heads(m, (224, 128))
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         mean, scale = super().supports(step, means, scales, earlier)
-        return Shared(self.mean_naf[step](mean.map)), Shared(self.scale_naf[step](scale.map))
+        nafs = (self.mean_naf[step], mean), (self.scale_naf[step], scale)
+        return tuple([Shared(naf(side_by_side(support)))] for naf, support in nafs)
 
     def add_training_parts(self) -> None:
         self.auxiliary = Auxiliary(self.slice_sizes, self.config.naf_dim, self.config.naf_depth)

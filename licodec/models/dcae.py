@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from licodec.layers.conv import conv, deconv
 from licodec.layers.dictionary import BottleneckDown, BottleneckUp, DictionaryAttention, GatedStage
 from licodec.layers.window import WindowAttention
-from licodec.layers.winograd import Shared
-from licodec.models.slices import SliceModel
+from licodec.layers.winograd import Shared, side_by_side
+from licodec.models.slices import SliceModel, Supports
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the stages of g_a and g_s
 HYPER_HEAD_DIM = 32
@@ -81,9 +81,9 @@ class DictionaryModel(SliceModel):
     def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         return self.h_z_s2(z_hat), self.h_z_s1(z_hat)
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
-        query = Shared(scales, means, *earlier)
-        support = Shared(query, Shared(self.dictionary_attention[step](query.map, self.dt)))
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
+        query = [scales, means, *earlier]
+        support = [*query, Shared(self.dictionary_attention[step](side_by_side(query), self.dt))]
         return support, support
 
 

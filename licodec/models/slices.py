@@ -20,8 +20,10 @@ from licodec.entropy.tables import Tables
 from licodec.layers.activation import GELU
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
-from licodec.layers.winograd import Shared
+from licodec.layers.winograd import Joined, Shared, side_by_side
 from licodec.models.base import CompressionModel
+
+Supports = tuple[list[Shared], list[Shared]]
 
 
 class SliceContext:
@@ -33,22 +35,23 @@ class SliceContext:
     def __init__(self, model: SliceModel, z_hat: Tensor) -> None:
         self.model = model
         self.means, self.scales = (Shared(hyper) for hyper in model.hyper_synthesise(z_hat))
-        self.pushed: list[tuple[Shared, Shared]] = []  # each slice, uncorrected, with the support of its mean
+        self.pushed: list[tuple[Shared, list[Shared]]] = []  # each slice, uncorrected, with the support of its mean
         self.slices: list[Shared] = []  # the corrected ones
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
         model = self.model
         earlier = self._corrected(step if model.max_support is None else min(step, model.max_support))
+        earlier = [Joined(earlier)] if earlier else []
         self.mean_support, scale_support = model.supports(step, self.means, self.scales, earlier)
         if not model.mean_heads:
-            return self.mean_support.map, scale_support.map
+            return side_by_side(self.mean_support), side_by_side(scale_support)
         return model.mean_heads[step](self.mean_support), model.scale_heads[step](scale_support)
 
     def push(self, step: int, part: Tensor) -> None:
         self.pushed.append((Shared(part), self.mean_support))
 
     def y_hat(self) -> Tensor:
-        return torch.cat([part.map for part in self._corrected(len(self.pushed))], 1)
+        return side_by_side(self._corrected(len(self.pushed)))
 
     def _corrected(self, count: int) -> list[Shared]:
         """The first slices after latent residual prediction, which waits until somebody asks: encoders need few."""
@@ -56,7 +59,7 @@ class SliceContext:
         for step in range(len(self.slices), count):
             part, support = self.pushed[step]
             if heads:
-                part = Shared(part.map + 0.5 * torch.tanh(heads[step](Shared(support, part))))
+                part = Shared(part.map + 0.5 * torch.tanh(heads[step]([*support, part])))
             self.slices.append(part)
         return self.slices[:count]
 
@@ -99,9 +102,9 @@ class SliceModel(CompressionModel):
         """What the hyper synthesis gives for the means and for the scales, each [B, M, H/16, W/16]."""
         return self.h_mean_s(z_hat), self.h_scale_s(z_hat)
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
-        """Inputs of the mean and the scale head of a slice."""
-        return Shared(means, *earlier), Shared(scales, *earlier)
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
+        """Inputs of the mean and the scale head of a slice: maps side by side."""
+        return [means, *earlier], [scales, *earlier]
 
     def split(self, y: Tensor) -> list[Tensor]:
         return list(y.split(self.slice_sizes, 1))

@@ -15,7 +15,7 @@ from licodec.layers.activation import ReLU
 from licodec.layers.conv import GDN, conv, conv3x3, deconv, head
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
 from licodec.layers.winograd import Shared
-from licodec.models.slices import SliceModel
+from licodec.models.slices import SliceModel, Supports
 
 SLICE = 32
 HEADS = 4  # in every stage, whatever its width, while the logits' scale is that of 32 channels a head
@@ -67,9 +67,9 @@ class ChARM(Hyperprior):
             self.mean_heads.append(head(widths, ReLU))
             self.scale_heads.append(head(widths, ReLU))
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         own = [Shared(self.split(hyper.map)[step]) for hyper in (means, scales)]
-        return Shared(own[0], *earlier), Shared(own[1], *earlier)
+        return [own[0], *earlier], [own[1], *earlier]
 
 
 def conv_transforms(model: Hyperprior, m: int, z: int) -> None:

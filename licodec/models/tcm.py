@@ -22,8 +22,8 @@ from licodec.layers.conv import (
 )
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
-from licodec.layers.winograd import Shared
-from licodec.models.slices import SliceModel
+from licodec.layers.winograd import Shared, side_by_side
+from licodec.models.slices import SliceModel, Supports
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the transformer halves in the six stages of g_a and g_s
 NO_SIGHT = float("-inf")
@@ -135,9 +135,10 @@ class TCM(SliceModel):
     def _hyper_synthesis(n: int, m: int) -> nn.Sequential:
         return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), subpel_conv3x3(2 * n, m, 2))
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> tuple[Shared, Shared]:
+    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         mean, scale = super().supports(step, means, scales, earlier)
-        return Shared(self.mean_attention[step](mean.map)), Shared(self.scale_attention[step](scale.map))
+        attentions = (self.mean_attention[step], mean), (self.scale_attention[step], scale)
+        return tuple([Shared(attention(side_by_side(support)))] for attention, support in attentions)
 
 
 @dataclass(frozen=True)
