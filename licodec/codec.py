@@ -20,6 +20,7 @@ from licodec.errors import CorruptError, InputError, OutOfMemoryError, UsageErro
 from licodec.imaging import Picture
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
+from licodec.models.skeleton import skeleton
 from licodec.output import Decoding
 from licodec.tiling import Box, Grid, padded
 from licodec.weights import file as weights_file
@@ -89,7 +90,7 @@ class Codec:
         self.fingerprint = weights.fingerprint
         self.device = device
         try:
-            with torch.device("meta"):  # nothing is allocated or initialised before the shapes are known to fit
+            with skeleton():  # nothing is allocated or initialised before the shapes are known to fit
                 model = self.info.build(weights.metadata.config)
             model.load_state_dict(weights.float_state(), assign=True)
         except (RuntimeError, TypeError, ValueError) as error:

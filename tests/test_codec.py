@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -477,3 +479,22 @@ def test_a_decoder_that_rounds_differently(monkeypatch, size, fails):
                 chosen.decode(parsed)
         else:
             assert np.abs(chosen.decode(parsed).pixels - expected).max() <= 1
+
+
+def test_loading_imports_no_compiler_and_leaves_nothing_without_values():
+    """torch's compiler takes longer to import than a picture takes; some operations on the meta device ask for it."""
+    program = """
+import sys
+from licodec.codec import for_model
+from licodec.models import MODELS, model_info
+from licodec.models.skeleton import skeleton
+for name in MODELS:
+    with skeleton():
+        model = model_info(name).build({})
+    assert all(p.is_meta for p in model.parameters()), name
+codec = for_model("lite", 4)
+assert not any(t.is_meta for t in codec.model.state_dict().values())
+print({"torch._dynamo", "sympy"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -34,7 +34,7 @@ class FactorizedPrior(nn.Module):
         )
         self.biases = nn.ParameterList(torch.rand(channels, after, 1) - 0.5 for _, after in pairs)
         self.factors = nn.ParameterList(torch.zeros(channels, after, 1) for _, after in pairs[:-1])
-        self.quantiles = nn.Parameter(torch.tensor([-INIT_SCALE, 0.0, INIT_SCALE]).repeat(channels, 1, 1))
+        self.quantiles = nn.Parameter(torch.tensor([-INIT_SCALE, 0.0, INIT_SCALE]).expand(channels, 1, 3).clone())
 
     def logits(self, values: Tensor, frozen: bool = False) -> Tensor:
         """Logits of the cumulative function at values [C, 1, n]; `frozen` stops the density's gradient."""
