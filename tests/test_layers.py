@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from licodec.layers import dictionary, winograd
+from licodec.layers import dictionary, exact, winograd
 from licodec.layers import window as window_layers
 from licodec.layers.conv import GDN, Conv1x1, Conv3x3
 from licodec.layers.dictionary import GatedBlock
@@ -23,6 +23,22 @@ def test_winograd_is_exact_to_float64(size):
     expected = F.conv2d(x, weight, bias, padding=1)
     result = winograd.conv3x3(x, winograd.transform(weight), bias)
     assert float((result - expected).abs().max() / expected.abs().max()) < 1e-13
+
+
+@pytest.mark.parametrize("library", [torch.matmul, exact._openblas])
+def test_winograd_of_maps_side_by_side(library, monkeypatch):
+    """With either library: the products of several maps are summed, and their patches are views with strides."""
+    monkeypatch.setattr(exact, "_fastest", lambda: library)
+    torch.manual_seed(0)
+    maps = [torch.randn(2, channels, 9, 14, dtype=torch.float64) for channels in (5, 3, 4, 2)]
+    weight, bias = torch.randn(7, 14, 3, 3, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    expected = F.conv2d(torch.cat(maps, 1), weight, bias, padding=1)
+    with torch.inference_mode():
+        first, second, third, fourth = (winograd.Shared(x) for x in maps)
+        parts = [first, winograd.Joined([second, third]), fourth]
+        for _ in range(2):  # patches are kept, and not spoilt by their first use
+            result = winograd.conv3x3(parts, winograd.transform(weight), bias)
+            assert float((result - expected).abs().max() / expected.abs().max()) < 1e-13
 
 
 @pytest.mark.parametrize("layer", [Conv3x3(6, 5), Conv1x1(6, 5), Depthwise(6)], ids=lambda m: type(m).__name__)

@@ -25,7 +25,7 @@ def _openblas(a: Tensor, b: Tensor) -> Tensor:
 
 @functools.cache
 def _fastest() -> Callable[[Tensor, Tensor], Tensor]:
-    """The faster of the two libraries on this machine, by a trial of some 20 ms."""
+    """The faster of the two libraries on this machine, by a trial of some 50 ms."""
     batch, rows, inner = TRIAL
     a, b = torch.ones(batch, rows, inner, dtype=torch.float64), torch.ones(batch, inner, inner, dtype=torch.float64)
     times: dict[Callable[[Tensor, Tensor], Tensor], list[float]] = {torch.matmul: [], _openblas: []}

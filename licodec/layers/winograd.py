@@ -52,7 +52,11 @@ class Shared:
 
     @functools.cached_property
     def patches(self) -> Tensor:
-        """[36, B * tiles, C], transformed;"""
+        """[36, B * tiles, C], transformed.
+
+        A tile's 36 vectors lie side by side in memory: 36 planes would be multiples of
+        4096 bytes apart, which caches do not tell from one another.
+        """
         return _patches(self.map)
 
 
