@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from licodec.layers import dictionary, exact, winograd
+from licodec.layers import activation, conv, dictionary, linear, products, winograd
 from licodec.layers import window as window_layers
-from licodec.layers.conv import GDN, Conv1x1, Conv3x3
+from licodec.layers.conv import GDN, Conv1x1, Conv3x3, Conv5x5, Deconv5x5, SubpelConv
 from licodec.layers.dictionary import GatedBlock
 from licodec.layers.linear import MLP
 from licodec.layers.pointwise import Depthwise, Pointwise
@@ -25,10 +25,10 @@ def test_winograd_is_exact_to_float64(size):
     assert float((result - expected).abs().max() / expected.abs().max()) < 1e-13
 
 
-@pytest.mark.parametrize("library", [torch.matmul, exact._openblas])
+@pytest.mark.parametrize("library", [torch.matmul, products.openblas])
 def test_winograd_of_maps_side_by_side(library, monkeypatch):
     """With either library: the products of several maps are summed, and their patches are views with strides."""
-    monkeypatch.setattr(exact, "_fastest", lambda: library)
+    monkeypatch.setattr(products, "_fastest", lambda dtype: library)
     torch.manual_seed(0)
     maps = [torch.randn(2, channels, 9, 14, dtype=torch.float64) for channels in (5, 3, 4, 2)]
     weight, bias = torch.randn(7, 14, 3, 3, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
@@ -39,6 +39,70 @@ def test_winograd_of_maps_side_by_side(library, monkeypatch):
         for _ in range(2):  # patches are kept, and not spoilt by their first use
             result = winograd.conv3x3(parts, winograd.transform(weight), bias)
             assert float((result - expected).abs().max() / expected.abs().max()) < 1e-13
+
+
+@pytest.mark.parametrize("library", [torch.matmul, products.openblas])
+@pytest.mark.parametrize("strip", [1, 5, 1000])
+@pytest.mark.parametrize("size", [(8, 8), (2, 14), (22, 18)])
+@pytest.mark.parametrize("kind", [Conv3x3, Conv5x5, Deconv5x5, SubpelConv])
+def test_winograd_in_float32(kind, size, strip, library, monkeypatch):
+    """Of every kind of convolution, with tiles cut off at the ends, with either library."""
+    monkeypatch.setattr(conv, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "STRIP", strip)
+    monkeypatch.setattr(products, "_fastest", lambda dtype: library)
+    torch.manual_seed(0)
+    layer = kind(6, 5).requires_grad_(False)
+    x = torch.randn(2, 6, *size)
+    expected = layer(x)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch.inference_mode():
+            result = layer(x.contiguous(memory_format=layout))
+        assert result.shape == expected.shape and torch.allclose(result, expected, atol=1e-5)
+    assert layer.winograd.kernels
+
+
+def test_winograd_leaves_odd_sizes_to_torch(monkeypatch):
+    monkeypatch.setattr(conv, "LEAST_CHANNELS", 1)
+    layer, x = Conv5x5(6, 5).requires_grad_(False), torch.randn(1, 6, 9, 8)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), F.conv2d(x, layer.weight, layer.bias, 2, 2))
+
+
+def test_winograd_in_float32_is_as_exact_as_a_plain_sum():
+    """Errors against float64, of as many channels as the models have."""
+    torch.manual_seed(0)
+    layer, x = Conv5x5(192, 64).requires_grad_(False), torch.randn(1, 192, 32, 32)
+    exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), 2, 2)
+    with torch.inference_mode():
+        error = (layer(x) - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert layer.winograd.kernels
+    assert error < 2e-6
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu", "relu"])
+@pytest.mark.parametrize("way", ["fused", "packed", "plain"])
+def test_every_way_to_a_linear_map(way, activation, monkeypatch):
+    if way != "plain" and not linear.OFFERED:
+        pytest.skip("this torch does not offer it")
+    monkeypatch.setattr(linear, "_way", lambda activation: way)
+    torch.manual_seed(0)
+    layer, x = linear.Linear(6, 5).requires_grad_(False), torch.randn(2, 3, 6)
+    expected = layer(x, activation)
+    with torch.inference_mode():
+        for _ in range(2):
+            assert torch.allclose(layer(x, activation), expected, atol=1e-6)
+
+
+def test_gelu_in_float64():
+    """In parts, in place, on any layout."""
+    torch.manual_seed(0)
+    for x in (torch.randn(70_000), torch.randn(2, 3, 5, 4).permute(0, 3, 1, 2), torch.randn(1, 4, 6, 6)[:, :, :5]):
+        x = x.double()
+        expected = F.gelu(x)
+        with torch.inference_mode():
+            y = x.clone(memory_format=torch.preserve_format)
+            assert activation.gelu(y) is y
+            assert torch.allclose(y, expected, atol=1e-15, rtol=1e-14)
 
 
 @pytest.mark.parametrize("layer", [Conv3x3(6, 5), Conv1x1(6, 5), Depthwise(6)], ids=lambda m: type(m).__name__)

@@ -9,10 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CACHED = 1 << 16  # values at a time
+
 
 def gelu(x: Tensor) -> Tensor:
     """GELU with erf, not its approximation."""
-    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+    if torch.is_grad_enabled():
+        return F.gelu(x)
+    return torch.ops.aten.gelu_(x) if x.dtype != torch.float64 else _exact_gelu(x)
+
+
+def _exact_gelu(x: Tensor) -> Tensor:
+    """torch's for float64 takes a third longer than its parts do on what the cache holds."""
+    dense = x.permute(0, 2, 3, 1) if x.ndim == 4 and not x.is_contiguous() else x  # channels_last
+    for part in dense.view(-1).split(CACHED) if dense.is_contiguous() else [dense]:
+        part.mul_((part * 0.5**0.5).erf_().add_(1).mul_(0.5))
+    return x
 
 
 def relu(x: Tensor) -> Tensor:

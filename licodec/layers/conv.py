@@ -16,13 +16,38 @@ from licodec.layers import winograd
 from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import ACTIVATIONS, linear
+from licodec.layers.window import STRIP
 from licodec.layers.winograd import Shared, side_by_side
 
-STRIP = 4096  # positions that GDN takes at a time in inference, so that what it makes stays in the cache
+LEAST_CHANNELS = 64  # of a convolution that Winograd's algorithm makes faster in float32
 
 
-class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution that keeps the size; in float64, which torch does slowly, by Winograd's algorithm."""
+class _Fast(nn.Module):
+    """A convolution that Winograd's algorithm computes in inference on the CPU in float32, if that is faster.
+
+    Its kernels are kept: the weight must not change any more.
+    """
+
+    kind: str  # see `winograd.Convolution`
+
+    def forward(self, x: Tensor) -> Tensor:
+        coding = torch.is_inference_mode_enabled() and x.dtype == torch.float32 and x.device.type == "cpu"
+        odd = x.shape[2] % 2 or x.shape[3] % 2
+        if not coding or self._least_channels() < LEAST_CHANNELS or (self.kind == "strided" and odd):
+            return super().forward(x)
+        if "winograd" not in self.__dict__:
+            conv = self[0] if isinstance(self, nn.Sequential) else self
+            self.__dict__["winograd"] = winograd.Convolution(self.kind, conv.weight, conv.bias)
+        return self.__dict__["winograd"](x)
+
+    def _least_channels(self) -> int:
+        return min(self.in_channels, self.out_channels)
+
+
+class Conv3x3(_Fast, nn.Conv2d):
+    """A 3x3 convolution that keeps the size; in float64, which torch does slowly, always by Winograd's algorithm."""
+
+    kind = "same"
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
@@ -38,6 +63,36 @@ class Conv3x3(nn.Conv2d):
             return super().forward(side_by_side(x) if isinstance(x, list) else x)
         kernels = winograd.transform(self.weight) if self.kernels is None else self.kernels
         return winograd.conv3x3(x, kernels, self.bias)
+
+
+class Conv5x5(_Fast, nn.Conv2d):
+    """A 5x5 convolution that halves the size."""
+
+    kind = "strided"
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 5, 2, 2)
+
+
+class Deconv5x5(_Fast, nn.ConvTranspose2d):
+    """The transposed 5x5 convolution, which doubles the size."""
+
+    kind = "transposed"
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 5, 2, 2, output_padding=1)
+
+
+class SubpelConv(_Fast, nn.Sequential):
+    """A 3x3 convolution and a pixel shuffle, which doubles the size, Shi et al. (CVPR 2016)."""
+
+    kind = "shuffled"
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(Conv3x3(in_channels, 4 * out_channels), nn.PixelShuffle(2))
+
+    def _least_channels(self) -> int:
+        return min(self[0].in_channels, self[0].out_channels // 4)
 
 
 class Conv1x1(nn.Conv2d):
@@ -59,6 +114,8 @@ def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) 
     """A convolution that keeps the size but for its stride."""
     if (kernel, stride) == (3, 1):
         return Conv3x3(in_channels, out_channels)
+    if (kernel, stride) == (5, 2):
+        return Conv5x5(in_channels, out_channels)
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
 
 
@@ -68,13 +125,10 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def deconv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
-    """The transposed convolution that doubles the size."""
+    """The transposed convolution that multiplies the size by its stride."""
+    if (kernel, stride) == (5, 2):
+        return Deconv5x5(in_channels, out_channels)
     return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride, kernel // 2, output_padding=stride - 1)
-
-
-def subpel_conv3x3(in_channels: int, out_channels: int, factor: int = 1) -> nn.Sequential:
-    """A 3x3 convolution and a pixel shuffle, Shi et al. (CVPR 2016)."""
-    return nn.Sequential(conv3x3(in_channels, out_channels * factor**2), nn.PixelShuffle(factor))
 
 
 def hyper_analysis(widths: list[int]) -> nn.Sequential:
@@ -89,7 +143,7 @@ def hyper_synthesis(widths: list[int]) -> nn.Sequential:
     """The way back: the second and fourth double the size; the means and the scales have one each."""
     layers: list[nn.Module] = []
     for (before, after), factor in zip(itertools.pairwise(widths), (1, 2, 1, 2, 1), strict=True):
-        layers += [subpel_conv3x3(before, after, 2) if factor == 2 else conv3x3(before, after), GELU()]
+        layers += [SubpelConv(before, after) if factor == 2 else conv3x3(before, after), GELU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -162,12 +216,12 @@ class ResidualBlockWithStride(nn.Module):
 class ResidualBlockUpsample(nn.Module):
     """Doubles the size; inverse GDN after the second convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, factor: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.subpel_conv = subpel_conv3x3(in_channels, out_channels, factor)
+        self.subpel_conv = SubpelConv(in_channels, out_channels)
         self.conv = conv3x3(out_channels, out_channels)
         self.igdn = GDN(out_channels, inverse=True)
-        self.upsample = subpel_conv3x3(in_channels, out_channels, factor)
+        self.upsample = SubpelConv(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.igdn(self.conv(leaky_relu(self.subpel_conv(x)))).add_(self.upsample(x))

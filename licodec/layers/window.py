@@ -113,16 +113,17 @@ class WindowAttention(nn.Module):
         heads = qkv.view(b, rows, columns, n, 3, self.heads, c3 // 3 // self.heads)
         q, k, v = heads.permute(4, 0, 1, 2, 5, 3, 6)
         bias = self.bias_table[self.index.flatten()].view(n, n, self.heads).permute(2, 0, 1)
-        out = self._scaled_dot(q, k, v, bias)
-        if self.shift:
-            # only the last row and column of windows hold parts from both ends of the map
-            ends = ((False, slice(0, -1)), (True, slice(-1, None)))
-            for last_row, part_rows in ends if bottom else ((False, slice(None)),):
-                for last_column, part_columns in ends:
-                    part = (slice(None), part_rows, part_columns)
-                    if (last_row or last_column) and q[part].shape[1] and q[part].shape[2]:
-                        mask = bias + self._mask(last_row, last_column).to(bias)
-                        out[part] = self._scaled_dot(q[part], k[part], v[part], mask)
+        if not self.shift:
+            return self._scaled_dot(q, k, v, bias)
+        # only the last row and column of windows hold parts from both ends of the map
+        inner_rows = rows - 1 if bottom else rows
+        out = qkv.new_empty(b, rows, columns, n, c3 // 3)
+        for part_rows, last_row in ((slice(inner_rows), False), (slice(inner_rows, rows), True)):
+            for part_columns, last_column in ((slice(columns - 1), False), (slice(columns - 1, columns), True)):
+                part = (slice(None), part_rows, part_columns)
+                if q[part].numel():
+                    mask = bias + self._mask(last_row, last_column).to(bias)
+                    out[part] = self._scaled_dot(q[part], k[part], v[part], mask)
         return out
 
     def _scaled_dot(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:

@@ -1,75 +1,114 @@
-"""3x3 convolutions in float64 at a quarter of the products: Winograd's F(4x4, 3x3).
+"""Convolutions with fewer products: Winograd's F(m x m, 3 x 3).
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
-section 4.3. torch has no fast float64 convolution; im2col and dgemm are bound
-to twice the time of float32, this is faster than float32 itself. In float32 the
-transforms would cost three digits; in float64 the result is within 1e-13 of
-exact, relative to the largest output, far below what could change an integer.
+section 4.3; the matrices are Toom's and Cook's. `conv3x3` is for float64, for
+which torch has no fast convolution, and for maps that several convolutions read.
+`convolve` is for the float32 transforms, whose maps are large: strip by strip,
+and for strided and transposed 5x5 convolutions too.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from licodec.layers.exact import matmul
-
-_INPUT = torch.tensor(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    dtype=torch.float64,
-)
-_KERNEL = (
-    torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64) / 24
-)
-_OUTPUT = torch.tensor(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64
-)
-# both axes at once, on flattened 6x6 and 3x3 patches
-_INPUT2, _KERNEL2, _OUTPUT2 = (torch.kron(m, m) for m in (_INPUT, _KERNEL, _OUTPUT))
+from licodec.layers.products import matmul
 
 
-def transform(weight: Tensor) -> Tensor:
-    """What `conv3x3` takes in place of a weight [O, C, 3, 3]: [36, C, O], four times as large."""
-    kernels = _KERNEL2.to(weight.device) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
-    return kernels.view(36, *weight.shape[1::-1])
+class Scheme:
+    """Tiles of m x m outputs, from the values of polynomials at m + 1 points and at infinity.
+
+    Attributes:
+        m: side of a tile of outputs.
+        n: side of the patch of inputs that it needs, m + 2.
+        input, kernel, output: what transforms n inputs, 3 taps and n products: [n, n], [n, 3] and [m, n].
+    """
+
+    def __init__(self, *points: float) -> None:
+        self.m, self.n = len(points) - 1, len(points) + 1
+        others = [[q for q in points if q != p] for p in points]
+        self.input = torch.zeros(self.n, self.n, dtype=torch.float64)
+        for row, roots in zip(self.input, [*others, points], strict=True):
+            row[: len(roots) + 1] = torch.from_numpy(np.poly(roots)[::-1].copy())
+        kernel = [[p**k / np.prod([p - q for q in qs]) for k in range(3)] for p, qs in zip(points, others, strict=True)]
+        self.kernel = torch.tensor([*kernel, [0.0, 0.0, 1.0]], dtype=torch.float64)
+        output = [[*(p**k for p in points), float(k == self.m - 1)] for k in range(self.m)]
+        self.output = torch.tensor(output, dtype=torch.float64)
+
+    def transform(self, weight: Tensor) -> Tensor:
+        """Weights [O, C, 3, 3] -> kernels [n, n, C, O]."""
+        matrix = self.kernel.to(weight.device)
+        lines = matrix @ weight.double().permute(2, 3, 1, 0).reshape(3, -1)
+        kernels = matrix @ lines.view(self.n, 3, -1)
+        return kernels.view(self.n, self.n, *weight.shape[1::-1]).to(weight.dtype)
+
+    def tiles(self, side: int) -> int:
+        """How many tiles cover a side."""
+        return -(-side // self.m)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """The tiles' inputs, transformed; x [B, m * rows + 2, m * columns + 2, C] -> [n, n, B * rows * columns, C].
+
+        A tile's vectors lie side by side in memory: planes of one position each would be
+        multiples of 4096 bytes apart, which caches do not tell from one another.
+        """
+        width, channels = x.shape[2:]
+        matrix = self.input.to(x)
+        x = matrix @ x.flatten(2).unfold(1, self.n, self.m).transpose(2, 3)  # every column, [B, rows, n, W * C]
+        x = x.unflatten(3, (width, channels)).unfold(3, self.n, self.m).permute(0, 1, 3, 2, 5, 4)
+        x = matrix @ x.reshape(-1, self.n, channels)
+        return x.view(-1, self.n, self.n, channels).permute(1, 2, 0, 3)
+
+    def outputs(self, products: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Products [r, c, T, O] at these positions, none at the others -> [m, m, T, O]."""
+        matrix = self.output.to(products)
+        lines = matrix[:, rows] @ products.flatten(1)
+        return (matrix[:, columns] @ lines.unflatten(1, (products.shape[1], -1))).unflatten(2, products.shape[2:])
+
+
+EXACT = Scheme(0, 1, -1, 2, -2)  # for float64: a quarter of the products
+
+# For float32: points between whose powers there is less to lose. Root mean square error, relative to
+# the outputs, for 192 channels: 1.2e-6, as oneDNN's of a 5x5 kernel (1.0e-6); 2.6e-6 at EXACT's points.
+FAST = Scheme(0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 
 
 class Shared:
     """A float64 map [B, C, H, W] that several convolutions read: its patches are cut and transformed once."""
 
     def __init__(self, x: Tensor) -> None:
-        self.map = x
+        self.map, self.shape = x, x.shape
 
     @functools.cached_property
     def patches(self) -> Tensor:
-        """[36, B * tiles, C], transformed.
-
-        A tile's 36 vectors lie side by side in memory: 36 planes would be multiples of
-        4096 bytes apart, which caches do not tell from one another.
-        """
-        return _patches(self.map)
+        """As `Scheme.patches`, of the whole map with zeros around it."""
+        height, width = self.shape[2:]
+        below, right = EXACT.m * EXACT.tiles(height) + 1 - height, EXACT.m * EXACT.tiles(width) + 1 - width
+        return EXACT.patches(F.pad(self.map.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below)))
 
 
 class Joined(Shared):
     """Maps side by side along the channels, as one."""
 
     def __init__(self, parts: list[Shared]) -> None:
-        super().__init__(side_by_side(parts))
         self.parts = parts
+        batch, _, *size = parts[0].shape
+        self.shape = torch.Size([batch, sum(part.shape[1] for part in parts), *size])
+
+    @functools.cached_property
+    def map(self) -> Tensor:
+        """The maps as one tensor; convolutions in float64 do without."""
+        return side_by_side(self.parts)
 
     @functools.cached_property
     def patches(self) -> Tensor:
-        return torch.cat([part.patches.transpose(0, 1) for part in self.parts], 2).transpose(0, 1)
+        tiles = [part.patches.permute(2, 0, 1, 3) for part in self.parts]
+        return torch.cat(tiles, 3).permute(1, 2, 0, 3)
 
 
 def side_by_side(parts: list[Shared]) -> Tensor:
@@ -77,16 +116,9 @@ def side_by_side(parts: list[Shared]) -> Tensor:
     return parts[0].map if len(parts) == 1 else torch.cat([part.map for part in parts], 1)
 
 
-def _tiles(side: int) -> int:
-    return -(-side // 4)
-
-
-def _patches(x: Tensor) -> Tensor:
-    height, width = x.shape[2:]
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * _tiles(width) + 1 - width, 1, 4 * _tiles(height) + 1 - height))
-    c = x.shape[3]
-    patches = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 1, 2, 4, 5, 3).reshape(-1, 36, c)
-    return matmul(_INPUT2.to(x.device), patches).transpose(0, 1)
+def transform(weight: Tensor) -> Tensor:
+    """What `conv3x3` takes in place of a weight [O, C, 3, 3]: [36, C, O], four times as large."""
+    return EXACT.transform(weight).flatten(0, 1)
 
 
 def conv3x3(x: Tensor | list[Shared], kernels: Tensor, bias: Tensor) -> Tensor:
@@ -97,13 +129,106 @@ def conv3x3(x: Tensor | list[Shared], kernels: Tensor, bias: Tensor) -> Tensor:
     copy: whole vectors of channels move at a time.
     """
     parts = x if isinstance(x, list) else [Shared(x)]
-    b, _, height, width = parts[0].map.shape
-    rows, columns, out_channels = _tiles(height), _tiles(width), kernels.shape[2]
+    batch, _, height, width = parts[0].shape
+    rows, columns = EXACT.tiles(height), EXACT.tiles(width)
     products, first = None, 0
     for part in parts:
-        last = first + part.map.shape[1]
-        products = matmul(part.patches, kernels[:, first:last], plus=products)
+        last = first + part.shape[1]
+        products = matmul(part.patches.flatten(0, 1), kernels[:, first:last], plus=products)
         first = last
-    out = matmul(_OUTPUT2.to(bias.device), products.view(36, -1)).view(4, 4, b, rows, columns, out_channels)
-    out = out.permute(2, 3, 0, 4, 1, 5).reshape(b, 4 * rows, 4 * columns, out_channels)[:, :height, :width]
+    out = EXACT.outputs(products.unflatten(0, (EXACT.n, EXACT.n)), slice(None), slice(None))
+    out = out.unflatten(2, (batch, rows, columns)).permute(2, 3, 0, 4, 1, 5)
+    out = out.reshape(batch, EXACT.m * rows, EXACT.m * columns, -1)[:, :height, :width]
     return (out + bias if torch.is_grad_enabled() else out.add_(bias)).permute(0, 3, 1, 2)
+
+
+STRIP = 256  # tiles that `Convolution` takes at a time; what they are transformed to stays near the core
+
+
+class Convolution:
+    """A float32 convolution [B, C, H, W] -> [B, O, H', W'] for inference, by 3x3 convolutions of phases.
+
+    Each takes every `down`-th row and column of the input and gives every `up`-th of the
+    output. 5x5 kernels have three taps in the first phase of an axis and two in the other,
+    which does without one of the n products.
+
+    Args:
+        kind: "same", a 3x3 convolution; "shuffled", one with a pixel shuffle by two after it;
+            "strided", a 5x5 convolution with stride 2; "transposed", its transpose, with an
+            output padding of 1. All are padded so that they keep the size but for the stride.
+        weight: as torch has it for this kind.
+    """
+
+    def __init__(self, kind: str, weight: Tensor, bias: Tensor) -> None:
+        self.down, self.up = 1 + (kind == "strided"), 1 + (kind in ("shuffled", "transposed"))
+        if kind == "same":
+            taps = weight[None, None, None, None]
+        elif kind == "shuffled":
+            taps = weight.unflatten(0, (-1, 2, 2)).permute(1, 2, 0, 3, 4, 5)[:, :, None, None]
+            bias = bias.unflatten(0, (-1, 2, 2)).permute(1, 2, 0)
+        else:  # tap 2 * t + phase, or 2 * (2 - t) + phase, is tap t of the 3x3 kernel
+            taps = F.pad(weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
+            if kind == "strided":
+                taps = taps.permute(3, 5, 0, 1, 2, 4)[None, None]
+            else:
+                taps = taps.flip(2, 4).permute(3, 5, 1, 0, 2, 4)[:, :, None, None]
+        self.bias = bias.expand(self.up, self.up, -1)
+        # the third tap of an input's second phase is zero, and with it the kernel at infinity;
+        # the first of an output's second phase, and with it the kernel at the point zero
+        n = FAST.n
+        self.spans_in = [slice(0, n - (kind == "strided" and phase)) for phase in range(self.down)]
+        self.spans_out = [slice(int(kind == "transposed" and phase), n) for phase in range(self.up)]
+        self.kernels = {
+            phases: FAST.transform(taps[phases])[self._span(*phases[::2])][:, self._span(*phases[1::2])].contiguous()
+            for phases in itertools.product(*map(range, taps.shape[:4]))
+        }
+
+    def _span(self, phase_out: int, phase_in: int) -> slice:
+        """The products of an axis that are not zero."""
+        return slice(self.spans_out[phase_out].start, self.spans_in[phase_in].stop)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        m = FAST.m
+        x = x.permute(0, 2, 3, 1)
+        batch, height, width = x.shape[0], x.shape[1] // self.down, x.shape[2] // self.down
+        rows, columns = FAST.tiles(height), FAST.tiles(width)
+        out = x.new_empty(batch, rows, m, self.up, columns, m, self.up, self.bias.shape[2])
+        step = max(1, STRIP // (batch * columns))
+        for top in range(0, rows, step):
+            bottom = min(top + step, rows)
+            patches = {
+                phase: self._patches(x, phase, top, bottom) for phase in itertools.product(range(self.down), repeat=2)
+            }
+            for row, column in itertools.product(range(self.up), repeat=2):
+                y = self._products(patches, row, column)
+                y = FAST.outputs(y, self.spans_out[row], self.spans_out[column])
+                y = y.unflatten(2, (batch, bottom - top, columns)).permute(2, 3, 0, 4, 1, 5)
+                torch.add(y, self.bias[row, column], out=out[:, top:bottom, :, row, :, :, column])
+        out = out.view(batch, rows * m * self.up, columns * m * self.up, -1)
+        if out.shape[1:3] != (height * self.up, width * self.up):
+            out = out[:, : height * self.up, : width * self.up].contiguous()
+        return out.permute(0, 3, 1, 2)
+
+    def _patches(self, x: Tensor, phase: tuple[int, int], top: int, bottom: int) -> Tensor:
+        """Of some rows of tiles of a phase of the input."""
+        x = x[:, phase[0] :: self.down, phase[1] :: self.down]
+        height, width = x.shape[1:3]
+        first, last = FAST.m * top - 1, FAST.m * bottom + 1
+        right = FAST.m * FAST.tiles(width) + 1 - width
+        x = x[:, max(0, first) : last]
+        return FAST.patches(F.pad(x, (0, 0, 1, right, max(0, -first), max(0, last - height))))
+
+    def _products(self, patches: dict[tuple[int, int], Tensor], row: int, column: int) -> Tensor:
+        """Those of a phase of the output, [r, c, T, O], summed over the phases of the input."""
+        products = None
+        for phase, part in patches.items():
+            kernels = self.kernels[row, column, *phase]
+            seen = part[self._span(row, phase[0]), self._span(column, phase[1])]
+            if products is None:
+                products = part.new_empty(*kernels.shape[:2], part.shape[2], kernels.shape[3])
+            result = products[: kernels.shape[0], : kernels.shape[1]]
+            if kernels.shape[1] == FAST.n:  # all at once, else line by line
+                seen, kernels, result = (t.flatten(0, 1)[None] for t in (seen, kernels, result))
+            for a, b, out in zip(seen, kernels, result, strict=True):
+                matmul(a, b, out=out) if phase == (0, 0) else matmul(a, b, plus=out)
+        return products

@@ -37,12 +37,13 @@ class SliceContext:
         self.means, self.scales = (Shared(hyper) for hyper in model.hyper_synthesise(z_hat))
         self.pushed: list[tuple[Shared, list[Shared]]] = []  # each slice, uncorrected, with the support of its mean
         self.slices: list[Shared] = []  # the corrected ones
+        self.earlier: list[Shared] = []  # those that the step sees, joined
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
         model = self.model
-        earlier = self._corrected(step if model.max_support is None else min(step, model.max_support))
-        earlier = [Joined(earlier)] if earlier else []
-        self.mean_support, scale_support = model.supports(step, self.means, self.scales, earlier)
+        if step and (model.max_support is None or step <= model.max_support):  # later steps see no others
+            self.earlier = [Joined(self._corrected(step))]
+        self.mean_support, scale_support = model.supports(step, self.means, self.scales, self.earlier)
         if not model.mean_heads:
             return side_by_side(self.mean_support), side_by_side(scale_support)
         return model.mean_heads[step](self.mean_support), model.scale_heads[step](scale_support)

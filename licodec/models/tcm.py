@@ -17,8 +17,8 @@ from licodec.layers.conv import (
     ResidualBlock,
     ResidualBlockUpsample,
     ResidualBlockWithStride,
+    SubpelConv,
     conv3x3,
-    subpel_conv3x3,
 )
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
@@ -122,7 +122,7 @@ class TCM(SliceModel):
             *mixture_pair(n, HEAD_DIMS[4]),
             ResidualBlockUpsample(2 * n, 2 * n),
             *mixture_pair(n, HEAD_DIMS[5]),
-            subpel_conv3x3(2 * n, 3, 2),
+            SubpelConv(2 * n, 3),
         )
         self.h_a = nn.Sequential(ResidualBlockWithStride(m, 2 * n), *mixture_pair(n, 32, 4), conv3x3(2 * n, 192, 2))
         self.h_mean_s = self._hyper_synthesis(n, m)
@@ -133,7 +133,7 @@ class TCM(SliceModel):
 
     @staticmethod
     def _hyper_synthesis(n: int, m: int) -> nn.Sequential:
-        return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), subpel_conv3x3(2 * n, m, 2))
+        return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), SubpelConv(2 * n, m))
 
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         mean, scale = super().supports(step, means, scales, earlier)
