@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from licodec.layers import activation, conv, dictionary, linear, products, winograd
 from licodec.layers import window as window_layers
 from licodec.layers.conv import GDN, Conv1x1, Conv3x3, Conv5x5, Deconv5x5, SubpelConv
-from licodec.layers.dictionary import GatedBlock
+from licodec.layers.dictionary import DictionaryAttention, GatedBlock
 from licodec.layers.linear import MLP
 from licodec.layers.pointwise import Depthwise, Pointwise
 from licodec.layers.window import SwinBlock, WindowAttention
@@ -59,6 +59,16 @@ def test_winograd_in_float32(kind, size, strip, library, monkeypatch):
             result = layer(x.contiguous(memory_format=layout))
         assert result.shape == expected.shape and torch.allclose(result, expected, atol=1e-5)
     assert layer.winograd.kernels
+
+
+@pytest.mark.parametrize("kind", [Conv5x5, Deconv5x5])
+def test_5x5_in_float64(kind):
+    torch.manual_seed(0)
+    layer, x = kind(6, 5).double().requires_grad_(False), torch.randn(2, 6, 10, 14).double()
+    expected = layer(x)
+    with torch.inference_mode():
+        assert torch.allclose(layer(x), expected, atol=1e-13)
+        assert torch.allclose(layer.float()(x.float()), expected.float(), atol=1e-5)
 
 
 def test_winograd_leaves_odd_sizes_to_torch(monkeypatch):
@@ -172,6 +182,21 @@ def test_a_gated_block_strip_by_strip_is_the_same(strip, dtype, monkeypatch):
     with torch.inference_mode():
         assert torch.allclose(block(x), whole, atol=1e-5)
     assert torch.equal(x, given)
+
+
+def test_dictionary_attention_with_folded_maps_is_the_same():
+    torch.manual_seed(0)
+    layer = DictionaryAttention(12, 6).double().requires_grad_(False)
+    for scale in (layer.scale1, layer.scale2, layer.scale3):
+        torch.nn.init.normal_(scale)
+    x, words = torch.randn(1, 12, 5, 4).double(), torch.randn(7, 640).double()
+    expected = layer(x, words)
+    for part in (layer, layer.aggregation):
+        part.freeze()
+    for parameter in (layer.mlp.fc2.weight, layer.aggregation.stages[-1][-1].weight):
+        parameter.fill_(float("nan"))  # they are not needed any more
+    with torch.inference_mode():
+        assert torch.allclose(layer(x, words), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -23,7 +23,7 @@ LEAST_CHANNELS = 64  # of a convolution that Winograd's algorithm makes faster i
 
 
 class _Fast(nn.Module):
-    """A convolution that Winograd's algorithm computes in inference on the CPU in float32, if that is faster.
+    """A convolution that Winograd's algorithm computes in inference on the CPU, if that is faster.
 
     Its kernels are kept: the weight must not change any more.
     """
@@ -31,14 +31,20 @@ class _Fast(nn.Module):
     kind: str  # see `winograd.Convolution`
 
     def forward(self, x: Tensor) -> Tensor:
-        coding = torch.is_inference_mode_enabled() and x.dtype == torch.float32 and x.device.type == "cpu"
-        odd = x.shape[2] % 2 or x.shape[3] % 2
-        if not coding or self._least_channels() < LEAST_CHANNELS or (self.kind == "strided" and odd):
+        if not torch.is_inference_mode_enabled() or x.device.type != "cpu" or not self._faster(x):
             return super().forward(x)
-        if "winograd" not in self.__dict__:
+        fast = self.__dict__.get("winograd")
+        if fast is None or fast.bias.dtype != x.dtype:
             conv = self[0] if isinstance(self, nn.Sequential) else self
-            self.__dict__["winograd"] = winograd.Convolution(self.kind, conv.weight, conv.bias)
-        return self.__dict__["winograd"](x)
+            fast = self.__dict__["winograd"] = winograd.Convolution(self.kind, conv.weight, conv.bias)
+        return fast(x)
+
+    def _faster(self, x: Tensor) -> bool:
+        if self.kind == "strided" and (x.shape[2] % 2 or x.shape[3] % 2):
+            return False
+        if x.dtype == torch.float64:
+            return self.kind != "shuffled"  # its 3x3 convolution sees to itself
+        return self._least_channels() >= LEAST_CHANNELS
 
     def _least_channels(self) -> int:
         return min(self.in_channels, self.out_channels)
@@ -54,8 +60,12 @@ class Conv3x3(_Fast, nn.Conv2d):
         self.register_buffer("kernels", None, persistent=False)
 
     def freeze(self) -> None:
-        """Transform the weights once; done when a model is made ready to code (see `CompressionModel.prepare`)."""
+        """Transform the weights once; done when a model is made ready to code (see `CompressionModel.prepare`).
+
+        They are not kept beside their kernels, which are four times as large.
+        """
         self.kernels = winograd.transform(self.weight.detach())
+        self.weight.data = self.weight.new_empty(0)
 
     def forward(self, x: Tensor | list[Shared]) -> Tensor:
         """`x` may be maps side by side along the channels."""

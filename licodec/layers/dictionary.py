@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.activation import GELU, gelu, relu
-from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv
+from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, pointwise
 from licodec.layers.linear import Linear, linear
 from licodec.layers.pointwise import Depthwise
 from licodec.layers.window import STRIP, in_strips
@@ -72,17 +72,21 @@ class ConvGLU(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._rest(x, self.depthwise(self._gate(x).permute(0, 3, 1, 2)))
+        return self.fc2(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last linear map takes, [B, H, W, hidden]."""
+        return self._gated(x, self.depthwise(self._gate(x).permute(0, 3, 1, 2)))
 
     def _gate(self, x: Tensor) -> Tensor:
         hidden = self.fc2.in_features
         return linear(self, x, self.fc1.weight[:hidden], self.fc1.bias[:hidden], part="gate")
 
-    def _rest(self, x: Tensor, gate: Tensor) -> Tensor:
-        """`gate` is [B, hidden, H, W], the rest [B, H, W, C]."""
+    def _gated(self, x: Tensor, gate: Tensor) -> Tensor:
+        """`gate` is [B, hidden, H, W], x [B, H, W, C]."""
         hidden = self.fc2.in_features
         value = linear(self, x, self.fc1.weight[hidden:], self.fc1.bias[hidden:], part="value")
-        return self.fc2(value.mul_(gelu(gate.permute(0, 2, 3, 1))))
+        return value.mul_(gelu(gate.permute(0, 2, 3, 1)))
 
     def strips(self, x: Tensor, norm: nn.Module) -> Iterator[tuple[slice, Tensor]]:
         """Some rows of `self(norm(x))` at a time, so that what lies between the layers stays in the cache."""
@@ -96,7 +100,7 @@ class ConvGLU(nn.Module):
             if any(beyond):
                 gate = F.pad(gate, (0, 0, 0, 0, *beyond))
             gate = self.depthwise(gate.permute(0, 3, 1, 2), rows_given=True)
-            yield slice(top, bottom), self._rest(normed[:, top - first : bottom - first], gate)
+            yield slice(top, bottom), self.fc2(self._gated(normed[:, top - first : bottom - first], gate))
 
 
 class GatedBlock(nn.Module):
@@ -157,14 +161,31 @@ class DenseAggregation(nn.Module):
         )
         self.join = Conv1x1(4 * dim, dim)
         self.mask = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        for name in ("folded", "folded_bias"):
+            self.register_buffer(name, None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [self.enter(x)]
-        for stage in self.stages:
+        for stage in self.stages[:-1]:
             outputs.append(stage(outputs[-1]))
-        x = self.join(torch.cat(outputs, 1))
+        *before, last = self.stages[-1]
+        hidden = outputs[-1]
+        for layer in before:
+            hidden = layer(hidden)
+        if self.folded is None:
+            x = self.join(torch.cat([*outputs, last(hidden)], 1))
+        else:
+            x = pointwise(self, torch.cat([*outputs, hidden], 1), self.folded, self.folded_bias)
         statistics = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return x * torch.sigmoid(self.mask(statistics))
+
+    def freeze(self) -> None:
+        """Join without the last stage's last map: nothing lies between the two."""
+        last = self.stages[-1][-1]
+        dim = last.out_channels
+        weight, inner = self.join.weight[:, :, 0, 0], last.weight[:, :, 0, 0]
+        self.folded = torch.cat([weight[:, :-dim], weight[:, -dim:] @ inner], 1)
+        self.folded_bias = self.join.bias + weight[:, -dim:] @ last.bias
 
 
 class DictionaryAttention(nn.Module):
@@ -190,6 +211,8 @@ class DictionaryAttention(nn.Module):
         self.mlp = ConvGLU(dim)
         self.leave = Linear(dim, out_channels)
         self.scale1, self.scale2, self.scale3 = (nn.Parameter(torch.ones(dim)) for _ in range(3))
+        for name in ("leave_hidden", "leave_found", "leave_bias"):
+            self.register_buffer(name, None, persistent=False)
 
     def forward(self, x: Tensor, dictionary: Tensor) -> Tensor:
         x = self.enter(x.permute(0, 2, 3, 1))
@@ -201,8 +224,17 @@ class DictionaryAttention(nn.Module):
         key, value = self._heads(self.key(words)[None]), self._heads(words[None])
         found = F.scaled_dot_product_attention(query, key.expand(b, -1, -1, -1), value.expand(b, -1, -1, -1), scale=1.0)
         found = torch.addcmul(self.proj(found.transpose(1, 2).reshape(b, h, w, dim)), self.scale2, x)
-        found = torch.addcmul(self.mlp(self.norm_mlp(found)), self.scale3, found)
-        return self.leave(found).permute(0, 3, 1, 2)
+        normed = self.norm_mlp(found)
+        if self.leave_hidden is None:
+            return self.leave(torch.addcmul(self.mlp(normed), self.scale3, found)).permute(0, 3, 1, 2)
+        out = linear(self, self.mlp.hidden(normed), self.leave_hidden, self.leave_bias)
+        return out.add_(linear(self, found, self.leave_found, None)).permute(0, 3, 1, 2)
+
+    def freeze(self) -> None:
+        """Leave without the MLP's last map, as only a sum lies between the two."""
+        weight, inner = self.leave.weight, self.mlp.fc2
+        self.leave_hidden, self.leave_found = weight @ inner.weight, weight * self.scale3
+        self.leave_bias = self.leave.bias + weight @ inner.bias
 
     @staticmethod
     def _heads(x: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ STRIP = 256  # tiles that `Convolution` takes at a time; what they are transform
 
 
 class Convolution:
-    """A float32 convolution [B, C, H, W] -> [B, O, H', W'] for inference, by 3x3 convolutions of phases.
+    """A convolution [B, C, H, W] -> [B, O, H', W'] for inference, by 3x3 convolutions of phases.
 
     Each takes every `down`-th row and column of the input and gives every `up`-th of the
     output. 5x5 kernels have three taps in the first phase of an axis and two in the other,
@@ -160,6 +160,7 @@ class Convolution:
     """
 
     def __init__(self, kind: str, weight: Tensor, bias: Tensor) -> None:
+        self.scheme = EXACT if weight.dtype == torch.float64 else FAST
         self.down, self.up = 1 + (kind == "strided"), 1 + (kind in ("shuffled", "transposed"))
         if kind == "same":
             taps = weight[None, None, None, None]
@@ -175,23 +176,23 @@ class Convolution:
         self.bias = bias.expand(self.up, self.up, -1)
         # the third tap of an input's second phase is zero, and with it the kernel at infinity;
         # the first of an output's second phase, and with it the kernel at the point zero
-        n = FAST.n
+        n = self.scheme.n
         self.spans_in = [slice(0, n - (kind == "strided" and phase)) for phase in range(self.down)]
         self.spans_out = [slice(int(kind == "transposed" and phase), n) for phase in range(self.up)]
-        self.kernels = {
-            phases: FAST.transform(taps[phases])[self._span(*phases[::2])][:, self._span(*phases[1::2])].contiguous()
-            for phases in itertools.product(*map(range, taps.shape[:4]))
-        }
+        self.kernels = {}
+        for phases in itertools.product(*map(range, taps.shape[:4])):
+            kernels = self.scheme.transform(taps[phases])
+            self.kernels[phases] = kernels[self._span(*phases[::2]), self._span(*phases[1::2])].contiguous()
 
     def _span(self, phase_out: int, phase_in: int) -> slice:
         """The products of an axis that are not zero."""
         return slice(self.spans_out[phase_out].start, self.spans_in[phase_in].stop)
 
     def __call__(self, x: Tensor) -> Tensor:
-        m = FAST.m
+        m = self.scheme.m
         x = x.permute(0, 2, 3, 1)
         batch, height, width = x.shape[0], x.shape[1] // self.down, x.shape[2] // self.down
-        rows, columns = FAST.tiles(height), FAST.tiles(width)
+        rows, columns = self.scheme.tiles(height), self.scheme.tiles(width)
         out = x.new_empty(batch, rows, m, self.up, columns, m, self.up, self.bias.shape[2])
         step = max(1, STRIP // (batch * columns))
         for top in range(0, rows, step):
@@ -201,7 +202,7 @@ class Convolution:
             }
             for row, column in itertools.product(range(self.up), repeat=2):
                 y = self._products(patches, row, column)
-                y = FAST.outputs(y, self.spans_out[row], self.spans_out[column])
+                y = self.scheme.outputs(y, self.spans_out[row], self.spans_out[column])
                 y = y.unflatten(2, (batch, bottom - top, columns)).permute(2, 3, 0, 4, 1, 5)
                 torch.add(y, self.bias[row, column], out=out[:, top:bottom, :, row, :, :, column])
         out = out.view(batch, rows * m * self.up, columns * m * self.up, -1)
@@ -213,10 +214,10 @@ class Convolution:
         """Of some rows of tiles of a phase of the input."""
         x = x[:, phase[0] :: self.down, phase[1] :: self.down]
         height, width = x.shape[1:3]
-        first, last = FAST.m * top - 1, FAST.m * bottom + 1
-        right = FAST.m * FAST.tiles(width) + 1 - width
+        first, last = self.scheme.m * top - 1, self.scheme.m * bottom + 1
+        right = self.scheme.m * self.scheme.tiles(width) + 1 - width
         x = x[:, max(0, first) : last]
-        return FAST.patches(F.pad(x, (0, 0, 1, right, max(0, -first), max(0, last - height))))
+        return self.scheme.patches(F.pad(x, (0, 0, 1, right, max(0, -first), max(0, last - height))))
 
     def _products(self, patches: dict[tuple[int, int], Tensor], row: int, column: int) -> Tensor:
         """Those of a phase of the output, [r, c, T, O], summed over the phases of the input."""
@@ -227,7 +228,7 @@ class Convolution:
             if products is None:
                 products = part.new_empty(*kernels.shape[:2], part.shape[2], kernels.shape[3])
             result = products[: kernels.shape[0], : kernels.shape[1]]
-            if kernels.shape[1] == FAST.n:  # all at once, else line by line
+            if kernels.shape[1] == self.scheme.n:  # all at once, else line by line
                 seen, kernels, result = (t.flatten(0, 1)[None] for t in (seen, kernels, result))
             for a, b, out in zip(seen, kernels, result, strict=True):
                 matmul(a, b, out=out) if phase == (0, 0) else matmul(a, b, plus=out)

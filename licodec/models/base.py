@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from licodec.entropy.tables import SCALES
 from licodec.layers.bound import lower_bound
-from licodec.layers.conv import Conv3x3
 
 if TYPE_CHECKING:
     from licodec.entropy.tables import Tables
@@ -179,7 +178,7 @@ class CompressionModel(nn.Module):
             else:
                 part.double()
                 for module in part.modules():
-                    if isinstance(module, Conv3x3):
+                    if hasattr(module, "freeze"):
                         module.freeze()
         return self
 
