@@ -89,6 +89,7 @@ class Codec:
         self.metadata = weights.metadata
         self.fingerprint = weights.fingerprint
         self.device = device
+        self.info.load_class()  # now, so that tensors of the modules it imports are real
         try:
             with skeleton():  # nothing is allocated or initialised before the shapes are known to fit
                 model = self.info.build(weights.metadata.config)
