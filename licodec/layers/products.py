@@ -11,6 +11,7 @@ Their results differ by the rounding of the last bit, as those of any two machin
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 from collections.abc import Callable
 
@@ -18,18 +19,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TRIAL = (4, 96, 256)  # products as the slices' heads have them
+TRIAL = (2, 96, 256)  # products as the slices' heads have them
 
 
-def quickest(candidates: dict[str, Callable[[], object]]) -> str:
-    """The fastest of some functions that do the same, by running each a few times."""
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(6):
-        for name, candidate in candidates.items():
+def quickest(candidates: dict[str, Callable[[], object]], margin: float = 1.0) -> str:
+    """The fastest of some functions that do the same, by running each a few times.
+
+    The first is taken unless another is more than `margin` times as fast.
+    """
+    taken = {}
+    for name, candidate in candidates.items():
+        times = []
+        for _ in range(8):  # one after another: what one leaves behind, such as waiting threads, is its own
             start = time.perf_counter()
             candidate()
-            taken[name].append(time.perf_counter() - start)
-    return min(taken, key=lambda name: min(taken[name]))  # the least is what other programs disturb least
+            times.append(time.perf_counter() - start)
+        taken[name] = statistics.median(times[1:]) * (margin if taken else 1)
+    return min(taken, key=lambda name: taken[name])
 
 
 def openblas(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
@@ -39,11 +45,24 @@ def openblas(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 @functools.cache
 def _fastest(dtype: torch.dtype) -> Callable[..., Tensor]:
-    """The faster of the two libraries for a batch of products, by a trial of some 15 ms."""
+    """The faster of the two libraries for a batch of products, by a trial of some 10 ms.
+
+    Each library's threads go on waiting for work after an operation, and two on two cores keep
+    those of the other from theirs: coding with TCM took up to twice as long with OpenBLAS as
+    with MKL, which has torch's own threads. So it is tried among operations of torch's.
+    """
     batch, rows, inner = TRIAL
     a, b = torch.ones(batch, rows, inner, dtype=dtype), torch.ones(batch, inner, inner, dtype=dtype)
+    between = torch.ones(1 << 17)
+
+    def among_others(multiply: Callable[..., Tensor]) -> None:
+        for _ in range(8):
+            between.add_(1)
+        multiply(a, b)
+
     libraries = {"mkl": torch.matmul, "openblas": openblas}
-    return libraries[quickest({name: functools.partial(multiply, a, b) for name, multiply in libraries.items()})]
+    candidates = {name: functools.partial(among_others, multiply) for name, multiply in libraries.items()}
+    return libraries[quickest(candidates, margin=1.0 if torch.get_num_threads() == 1 else 1.3)]
 
 
 def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None = None) -> Tensor:
