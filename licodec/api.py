@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def encode(
     image: Image.Image,
-    model: str = "lite",
+    model: str | None = None,
     quality: float | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -29,6 +29,7 @@ def encode(
     """Compress a Pillow picture.
 
     Args:
+        model: its name; None for `lite`, or for that of `weights`.
         quality: 1 (smallest) to 8 (best), fractions too with `lite`; None for the default, 4.
         weights: a weights file in place of the installed ones.
         device: `auto`, `cpu` or `cuda[:N]`.

@@ -18,7 +18,7 @@ from licodec.coding import EntropyTables, decode_latent, encode_latent
 from licodec.container import Container, Header
 from licodec.errors import CorruptError, InputError, OutOfMemoryError, UsageError, WeightsError
 from licodec.imaging import Picture
-from licodec.models import model_info
+from licodec.models import LITE, model_info
 from licodec.models.base import CompressionModel
 from licodec.models.skeleton import skeleton
 from licodec.output import Decoding
@@ -328,12 +328,15 @@ def load(path: Path, device: str = "auto") -> Codec:
     return _load(path.resolve(), stamp, device)
 
 
-def for_model(name: str, quality: float | None, weights: Path | None = None, device: str = "auto") -> Codec:
-    """The codec that `encode -m name -q quality` uses. Raises UsageError, WeightsError."""
-    info = model_info(name)
+def for_model(name: str | None, quality: float | None, weights: Path | None = None, device: str = "auto") -> Codec:
+    """The codec that `encode -m name -q quality --weights FILE` uses.
+
+    Without a name it is that of the weights, or `lite`. Raises UsageError, WeightsError.
+    """
+    info = model_info(name or LITE)
     codec = load(weights or store.find(info, quality), device)
-    if codec.info.name != name:
-        raise UsageError(f"{weights} holds weights of {codec.info.name}, not of {name}; say -m {codec.info.name}")
+    if name and codec.info.name != name:
+        raise UsageError(f"{weights} holds weights of {codec.info.name}, not of {name}; leave out -m")
     return codec
 
 

@@ -143,6 +143,13 @@ def test_convert_installs_and_encode_finds(tmp_path, picture_file):
     result = licodec("convert-upstream", tmp_path / "c.pth.tar", env=env)
     assert result.returncode == 0, result.stderr
     assert licodec("convert", tmp_path / "c.pth.tar", env=env).returncode == 1  # nothing is overwritten
+    own = tmp_path / "own.safetensors"  # elsewhere: as the hint says, `--weights` alone tells the model
+    result = licodec("convert", tmp_path / "c.pth.tar", "-o", own, env=env)
+    assert f"licodec encode PICTURE --weights {own}" in result.stderr.decode()
+    result = licodec("encode", picture_file, "--weights", own, "-o", tmp_path / "own.lic", env=env)
+    assert result.returncode == 0, result.stderr
+    result = licodec("encode", picture_file, "-m", "lite", "--weights", own, "-o", tmp_path / "not.lic", env=env)
+    assert result.returncode == 2 and b"holds weights of conv-hyperprior" in result.stderr
     assert licodec("convert", tmp_path / "c.pth.tar", "-f", env=env).returncode == 0
     result = licodec("encode", picture_file, "-m", "conv-hyperprior", "-q", 1, "--json", env=env)
     assert result.returncode == 0, result.stderr

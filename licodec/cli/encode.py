@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 def encode(
     inputs: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, or - for standard input.")],
     out: Path | None = Options.out,
-    model: str = typer.Option("lite", "-m", "--model", help="See `licodec models`.", autocompletion=complete_model),
+    model: str | None = typer.Option(
+        None,
+        "-m",
+        "--model",
+        help="See `licodec models`; `lite`, or that of --weights, if left out.",
+        autocompletion=complete_model,
+    ),
     quality: float | None = typer.Option(None, "-q", "--quality", help="1 (smallest) to 8 (best). [default: 4]"),
     target_bpp: float | None = typer.Option(None, "--target-bpp", help="Best quality of at most so many bits a pixel."),
     target_size: str | None = typer.Option(None, "--target-size", help="Best quality of at most so many bytes: 120k."),
