@@ -16,6 +16,7 @@ from licodec.layers import winograd
 from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import ACTIVATIONS, linear
+from licodec.layers.products import coding
 from licodec.layers.window import STRIP
 from licodec.layers.winograd import Shared, side_by_side
 
@@ -31,7 +32,7 @@ class _Fast(nn.Module):
     kind: str  # see `winograd.Convolution`
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_inference_mode_enabled() or x.device.type != "cpu" or not self._faster(x):
+        if not coding(x) or not self._faster(x):
             return super().forward(x)
         fast = self.__dict__.get("winograd")
         if fast is None or fast.bias.dtype != x.dtype:

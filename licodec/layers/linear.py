@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.activation import gelu, relu
-from licodec.layers.products import matmul, quickest
+from licodec.layers.products import coding, matmul, quickest
 
 ACTIVATIONS = {"none": lambda y: y, "gelu": gelu, "relu": relu}
 
@@ -49,13 +49,13 @@ def _way(activation: str) -> str:
         return "plain"
     x, weight, bias = torch.ones(1024, 128), torch.ones(256, 128), torch.ones(256)
     packed, activate = _packed(weight), ACTIVATIONS[activation]
-    return quickest(
-        {
-            "fused": lambda: _onednn(x, packed, bias, activation),
-            "packed": lambda: activate(_onednn(x, packed, bias, "none")),
-            "plain": lambda: activate(F.linear(x, weight, bias)),
-        }
-    )
+    ways = {
+        "fused": lambda: _onednn(x, packed, bias, activation),
+        "plain": lambda: activate(F.linear(x, weight, bias)),
+    }
+    if activation != "none":  # without one it is the same as fused
+        ways["packed"] = lambda: activate(_onednn(x, packed, bias, "none"))
+    return quickest(ways)
 
 
 def linear(
@@ -81,8 +81,7 @@ def linear(
         if bias is not None:
             y += bias
         return activate(y.view(*x.shape[:-1], -1))
-    coding = torch.is_inference_mode_enabled() and x.dtype == torch.float32 and x.device.type == "cpu"
-    way = _way(activation) if coding else "plain"
+    way = _way(activation) if coding(x) and x.dtype == torch.float32 else "plain"
     if way == "plain":
         return activate(F.linear(x, weight, bias))
     packed = owner.__dict__.get(part)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.linear import linear
+from licodec.layers.products import coding
 
 CACHED = 1 << 15  # float64 values that stay in a core's second-level cache, beside as many inputs
 
@@ -25,8 +26,7 @@ class Pointwise(nn.Module):
         nn.init.normal_(self.weight, std=gain * in_channels**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        coding = torch.is_inference_mode_enabled() and x.device.type == "cpu"
-        if coding or x.dtype == torch.float64:  # torch has no fast float64 convolution
+        if coding(x) or x.dtype == torch.float64:  # torch has no fast float64 convolution
             return linear(self, x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
         return F.conv2d(x, self.weight[:, :, None, None], self.bias)
 

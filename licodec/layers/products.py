@@ -22,6 +22,11 @@ from torch import Tensor
 TRIAL = (2, 96, 256)  # products as the slices' heads have them
 
 
+def coding(x: Tensor) -> bool:
+    """Whether the ways for inference on the CPU are open to x."""
+    return torch.is_inference_mode_enabled() and x.device.type == "cpu"
+
+
 def quickest(candidates: dict[str, Callable[[], object]], margin: float = 1.0) -> str:
     """The fastest of some functions that do the same, by running each a few times.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.linear import MLP, Linear
-from licodec.layers.products import quickest
+from licodec.layers.products import coding, quickest
 
 STRIP = 4096  # positions that a block takes at a time in inference; their activations fit the cache
 
@@ -150,8 +150,7 @@ class WindowAttention(nn.Module):
     def _scaled_dot(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         shape = q.shape
         q, k, v = (t.reshape(-1, *shape[3:]) for t in (q, k, v))
-        coding = torch.is_inference_mode_enabled() and q.device.type == "cpu"
-        attention = _fastest_attention(q.dtype) if coding else _fused
+        attention = _fastest_attention(q.dtype) if coding(q) else _fused
         out = attention(q, k, v, bias[None].to(q.dtype), self.scale)
         return out.view(shape).transpose(3, 4).reshape(*shape[:3], shape[4], -1)
 

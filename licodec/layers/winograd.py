@@ -51,12 +51,17 @@ class Scheme:
         """How many tiles cover a side."""
         return -(-side // self.m)
 
-    def patches(self, x: Tensor) -> Tensor:
-        """The tiles' inputs, transformed; x [B, m * rows + 2, m * columns + 2, C] -> [n, n, B * rows * columns, C].
+    def patches(self, x: Tensor, top: int, bottom: int) -> Tensor:
+        """The inputs of some rows of tiles, transformed; x [B, H, W, C] -> [n, n, B * rows * columns, C].
 
-        A tile's vectors lie side by side in memory: planes of one position each would be
-        multiples of 4096 bytes apart, which caches do not tell from one another.
+        Zeros lie around the map. A tile's vectors lie side by side in memory: planes of one
+        position each would be multiples of 4096 bytes apart, which caches do not tell from
+        one another.
         """
+        height, width = x.shape[1:3]
+        first, last = self.m * top - 1, self.m * bottom + 1
+        right = self.m * self.tiles(width) + 1 - width
+        x = F.pad(x[:, max(0, first) : last], (0, 0, 1, right, max(0, -first), max(0, last - height)))
         width, channels = x.shape[2:]
         matrix = self.input.to(x)
         x = matrix @ x.flatten(2).unfold(1, self.n, self.m).transpose(2, 3)  # every column, [B, rows, n, W * C]
@@ -87,9 +92,7 @@ class Shared:
     @functools.cached_property
     def patches(self) -> Tensor:
         """As `Scheme.patches`, of the whole map with zeros around it."""
-        height, width = self.shape[2:]
-        below, right = EXACT.m * EXACT.tiles(height) + 1 - height, EXACT.m * EXACT.tiles(width) + 1 - width
-        return EXACT.patches(F.pad(self.map.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below)))
+        return EXACT.patches(self.map.permute(0, 2, 3, 1), 0, EXACT.tiles(self.shape[2]))
 
 
 class Joined(Shared):
@@ -194,12 +197,12 @@ class Convolution:
         batch, height, width = x.shape[0], x.shape[1] // self.down, x.shape[2] // self.down
         rows, columns = self.scheme.tiles(height), self.scheme.tiles(width)
         out = x.new_empty(batch, rows, m, self.up, columns, m, self.up, self.bias.shape[2])
+        phases = itertools.product(range(self.down), repeat=2)
+        parts = {phase: x[:, phase[0] :: self.down, phase[1] :: self.down] for phase in phases}
         step = max(1, STRIP // (batch * columns))
         for top in range(0, rows, step):
             bottom = min(top + step, rows)
-            patches = {
-                phase: self._patches(x, phase, top, bottom) for phase in itertools.product(range(self.down), repeat=2)
-            }
+            patches = {phase: self.scheme.patches(part, top, bottom) for phase, part in parts.items()}
             for row, column in itertools.product(range(self.up), repeat=2):
                 y = self._products(patches, row, column)
                 y = self.scheme.outputs(y, self.spans_out[row], self.spans_out[column])
@@ -209,15 +212,6 @@ class Convolution:
         if out.shape[1:3] != (height * self.up, width * self.up):
             out = out[:, : height * self.up, : width * self.up].contiguous()
         return out.permute(0, 3, 1, 2)
-
-    def _patches(self, x: Tensor, phase: tuple[int, int], top: int, bottom: int) -> Tensor:
-        """Of some rows of tiles of a phase of the input."""
-        x = x[:, phase[0] :: self.down, phase[1] :: self.down]
-        height, width = x.shape[1:3]
-        first, last = self.scheme.m * top - 1, self.scheme.m * bottom + 1
-        right = self.scheme.m * self.scheme.tiles(width) + 1 - width
-        x = x[:, max(0, first) : last]
-        return self.scheme.patches(F.pad(x, (0, 0, 1, right, max(0, -first), max(0, last - height))))
 
     def _products(self, patches: dict[tuple[int, int], Tensor], row: int, column: int) -> Tensor:
         """Those of a phase of the output, [r, c, T, O], summed over the phases of the input."""
