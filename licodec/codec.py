@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from licodec.coding import EntropyTables, decode_latent, encode_latent
 from licodec.container import Container, Header
 from licodec.errors import CorruptError, InputError, OutOfMemoryError, UsageError, WeightsError
 from licodec.imaging import Picture
+from licodec.layers.parallel import team
 from licodec.models import LITE, model_info
 from licodec.models.base import CompressionModel
 from licodec.models.skeleton import skeleton
@@ -30,6 +32,7 @@ METADATA = {"I": "icc", "E": "exif", "X": "xmp", "c": "cicp"}
 ALPHA = "A"
 Crop = tuple[int, int, int, int]  # left, top, width, height
 Report = Callable[[int, int], None]  # tiles done, tiles in all
+Result = TypeVar("Result")
 
 
 MAX_TILE = 2896  # 8.4 megapixels: a decoder's memory is bounded by the tile, and the file is not believed
@@ -76,6 +79,17 @@ def _memory_guard() -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
+
+
+def _at_work(method: Callable[..., Result]) -> Callable[..., Result]:
+    """For a `Codec`'s method that runs its model."""
+
+    @functools.wraps(method)
+    def run(self: Codec, *args: object, **kwargs: object) -> Result:
+        with _memory_guard(), torch.inference_mode(), team(self.device):
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class Codec:
@@ -148,8 +162,7 @@ class Codec:
             return (grid.width - width) // 2, (grid.height - height) // 2
         return 0, 0
 
-    @_memory_guard()
-    @torch.inference_mode()
+    @_at_work
     def encode(
         self,
         picture: Picture,
@@ -266,8 +279,7 @@ class Codec:
         margin = grid.overlap or self.model.overlap
         return [(part, part.snapped(self.model.stride).grown(margin, grid.height, grid.width)) for _, part in parts]
 
-    @_memory_guard()
-    @torch.inference_mode()
+    @_at_work
     def _decode_tile(self, box: Box, payload: bytes, q: Tensor) -> Tensor:
         z_shape = (1, self.model.hyper_channels, box.height // 64, box.width // 64)
         try:
@@ -275,8 +287,7 @@ class Codec:
         except CorruptError as error:
             raise CorruptError(f"tile at {box.left},{box.top}: {error}") from None
 
-    @_memory_guard()
-    @torch.inference_mode()
+    @_at_work
     def _synthesise(self, y_hat: Tensor, seen: Box, part: Box, q: Tensor, deep: bool) -> np.ndarray:
         """Pixels [h, w, 3] of `part`, from the latent of `seen`."""
         x = self.model.synthesise(y_hat.contiguous(memory_format=torch.channels_last), q)

@@ -16,8 +16,8 @@ from licodec.layers import winograd
 from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import ACTIVATIONS, linear
+from licodec.layers.parallel import STRIP, each, pieces, positionwise
 from licodec.layers.products import coding
-from licodec.layers.window import STRIP
 from licodec.layers.winograd import Shared, side_by_side
 
 LEAST_CHANNELS = 64  # of a convolution that Winograd's algorithm makes faster in float32
@@ -70,7 +70,7 @@ class Conv3x3(_Fast, nn.Conv2d):
 
     def forward(self, x: Tensor | list[Shared]) -> Tensor:
         """`x` may be maps side by side along the channels."""
-        if self.weight.dtype != torch.float64:
+        if self.weight.dtype != torch.float64 or torch.is_grad_enabled():
             return super().forward(side_by_side(x) if isinstance(x, list) else x)
         kernels = winograd.transform(self.weight) if self.kernels is None else self.kernels
         return winograd.conv3x3(x, kernels, self.bias)
@@ -114,6 +114,16 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
         return pointwise(self, x, self.weight[:, :, 0, 0], self.bias, activation)
+
+    def at(self, x: Tensor, activation: str = "none") -> Tensor:
+        """The same of [B, H, W, C]."""
+        return linear(self, x, self.weight[:, :, 0, 0], self.bias, activation)
+
+    def finish(self, x: Tensor, skip: Tensor, before: str = "none", after: str = "none") -> Tensor:
+        """after(self(before(x)) + skip); in inference what lies between stays in the cache."""
+        first, last = ACTIVATIONS[before], ACTIVATIONS[after]
+        maps = (t.permute(0, 2, 3, 1) for t in (x, skip))
+        return positionwise(lambda x, skip: last(self.at(first(x)).add_(skip)), *maps).permute(0, 3, 1, 2)
 
 
 def pointwise(owner: nn.Module, x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
@@ -187,9 +197,11 @@ class GDN(nn.Module):
         if torch.is_grad_enabled():
             return x * self._norm(x, gamma, beta)
         out = torch.empty_like(x)
-        rows = max(1, STRIP // x.shape[3])
-        for strip, result in zip(x.split(rows, 2), out.split(rows, 2), strict=True):
-            torch.mul(strip, self._norm(strip, gamma, beta), out=result)
+
+        def strip(rows: slice) -> None:
+            torch.mul(x[:, :, rows], self._norm(x[:, :, rows], gamma, beta), out=out[:, :, rows])
+
+        each(strip, pieces(x.shape[2], STRIP // x.shape[3]))
         return out
 
     def _norm(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
@@ -250,9 +262,8 @@ class ResidualUnit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        activate = ACTIVATIONS[self.activation]
-        out = activate(self.conv["2"](self.conv["0"](x, self.activation)))
-        return activate(self.conv["4"](out).add_(x))
+        out = self.conv["2"](self.conv["0"](x, self.activation))
+        return self.conv["4"].finish(out, x, before=self.activation, after=self.activation)
 
 
 class GatedAttention(nn.Module):

@@ -7,17 +7,16 @@ TransNeXt (Shi, CVPR 2024).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.activation import GELU, gelu, relu
-from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, pointwise
+from licodec.layers.activation import GELU, gelu
+from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv
 from licodec.layers.linear import Linear, linear
+from licodec.layers.parallel import STRIP, each, pieces, positionwise
 from licodec.layers.pointwise import Depthwise
-from licodec.layers.window import STRIP, in_strips
+from licodec.layers.window import by_windows
 
 DICTIONARY_HEADS = 20
 HEAD_DIM = 32
@@ -34,7 +33,7 @@ class Bottleneck(nn.Module):
         self.conv3 = Conv1x1(half, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(relu(self.conv2(self.conv1(x, "relu")))).add_(x)
+        return self.conv3.finish(self.conv2(self.conv1(x, "relu")), x, before="relu")
 
 
 class BottleneckDown(nn.Module):
@@ -76,31 +75,33 @@ class ConvGLU(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the last linear map takes, [B, H, W, hidden]."""
-        return self._gated(x, self.depthwise(self._gate(x).permute(0, 3, 1, 2)))
+        return self.gated(x, self.gate(x))
 
-    def _gate(self, x: Tensor) -> Tensor:
+    def gate(self, x: Tensor) -> Tensor:
+        """[B, H, W, dim] -> [B, H, W, hidden]."""
+        return self.depthwise(self._before_gate(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def _before_gate(self, x: Tensor) -> Tensor:
         hidden = self.fc2.in_features
         return linear(self, x, self.fc1.weight[:hidden], self.fc1.bias[:hidden], part="gate")
 
-    def _gated(self, x: Tensor, gate: Tensor) -> Tensor:
-        """`gate` is [B, hidden, H, W], x [B, H, W, C]."""
+    def gated(self, x: Tensor, gate: Tensor) -> Tensor:
+        """x [B, H, W, dim] mapped and gated, position by position."""
         hidden = self.fc2.in_features
         value = linear(self, x, self.fc1.weight[hidden:], self.fc1.bias[hidden:], part="value")
-        return value.mul_(gelu(gate.permute(0, 2, 3, 1)))
+        return value.mul_(gelu(gate))
 
-    def strips(self, x: Tensor, norm: nn.Module) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows of `self(norm(x))` at a time, so that what lies between the layers stays in the cache."""
-        height, rows = x.shape[1], max(1, STRIP // x.shape[2])
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            first, last = max(0, top - 1), min(height, bottom + 1)
-            normed = norm(x[:, first:last])
-            gate = self._gate(normed)
-            beyond = (first - top + 1, bottom + 1 - last)  # rows above and below the map
-            if any(beyond):
-                gate = F.pad(gate, (0, 0, 0, 0, *beyond))
-            gate = self.depthwise(gate.permute(0, 3, 1, 2), rows_given=True)
-            yield slice(top, bottom), self.fc2(self._gated(normed[:, top - first : bottom - first], gate))
+    def part(self, x: Tensor, norm: nn.Module, rows: slice) -> Tensor:
+        """Some rows of `self(norm(x))`."""
+        height, top, bottom = x.shape[1], rows.start, rows.stop
+        first, last = max(0, top - 1), min(height, bottom + 1)
+        normed = norm(x[:, first:last])
+        gate = self._before_gate(normed)
+        beyond = (first - top + 1, bottom + 1 - last)  # rows above and below the map
+        if any(beyond):
+            gate = F.pad(gate, (0, 0, 0, 0, *beyond))
+        gate = self.depthwise(gate.permute(0, 3, 1, 2), rows_given=True).permute(0, 2, 3, 1)
+        return self.fc2(self.gated(normed[:, top - first : bottom - first], gate))
 
 
 class GatedBlock(nn.Module):
@@ -115,23 +116,16 @@ class GatedBlock(nn.Module):
         self.scale1, self.scale2 = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._attended(x)
+        x = by_windows(self.attn, x, lambda x, attend: torch.addcmul(attend(self.norm1(x)), self.scale1, x))
         if torch.is_grad_enabled():
             return torch.addcmul(self.mlp(self.norm2(x)), self.scale2, x)
         out = torch.empty_like(x)
-        for rows, part in self.mlp.strips(x, self.norm2):
-            torch.addcmul(part, self.scale2, x[:, rows], out=out[:, rows])
+
+        def strip(rows: slice) -> None:  # what lies between the layers stays in the cache
+            torch.addcmul(self.mlp.part(x, self.norm2, rows), self.scale2, x[:, rows], out=out[:, rows])
+
+        each(strip, pieces(x.shape[1], STRIP // x.shape[2]))
         return out
-
-    def _attended(self, x: Tensor) -> Tensor:
-        attn = self.attn
-        if torch.is_grad_enabled() or x.shape[1] % attn.window or x.shape[2] % attn.window:
-            return torch.addcmul(attn(self.norm1(x)), self.scale1, x)
-
-        def block(strip: Tensor, last: bool) -> Tensor:
-            return torch.addcmul(attn.within_windows(self.norm1(strip), last), self.scale1, strip)
-
-        return in_strips(x, attn.window, attn.shift, block)
 
 
 class GatedStage(nn.Module):
@@ -165,19 +159,23 @@ class DenseAggregation(nn.Module):
             self.register_buffer(name, None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = [self.enter(x)]
-        for stage in self.stages[:-1]:
-            outputs.append(stage(outputs[-1]))
-        *before, last = self.stages[-1]
-        hidden = outputs[-1]
-        for layer in before:
-            hidden = layer(hidden)
-        if self.folded is None:
-            x = self.join(torch.cat([*outputs, last(hidden)], 1))
-        else:
-            x = pointwise(self, torch.cat([*outputs, hidden], 1), self.folded, self.folded_bias)
-        statistics = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
-        return x * torch.sigmoid(self.mask(statistics))
+        """[B, H, W, C] -> the same."""
+        outputs = [positionwise(self.enter.at, x)]
+        for stage in self.stages:
+            _, widen, _, depthwise, _, narrow = stage
+            hidden = positionwise(lambda part, widen=widen: gelu(widen.at(gelu(part.clone()))), outputs[-1])
+            hidden = depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            if stage is self.stages[-1] and self.folded is not None:
+                outputs.append(gelu(hidden))
+            else:
+                outputs.append(positionwise(lambda part, narrow=narrow: narrow.at(gelu(part)), hidden))
+        x = positionwise(self._joined, *outputs)
+        statistics = torch.cat([x.mean(3, keepdim=True), x.amax(3, keepdim=True)], 3)
+        return x * torch.sigmoid(self.mask(statistics.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+
+    def _joined(self, *outputs: Tensor) -> Tensor:
+        x = torch.cat(outputs, 3)
+        return self.join.at(x) if self.folded is None else linear(self, x, self.folded, self.folded_bias)
 
     def freeze(self) -> None:
         """Join without the last stage's last map: nothing lies between the two."""
@@ -216,19 +214,28 @@ class DictionaryAttention(nn.Module):
 
     def forward(self, x: Tensor, dictionary: Tensor) -> Tensor:
         x = self.enter(x.permute(0, 2, 3, 1))
-        local = self.aggregation(self.norm_scale(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        x = torch.addcmul(local, self.scale1, x)
-        b, h, w, dim = x.shape
+        local = self.aggregation(positionwise(self.norm_scale, x))
         words = self.norm_dictionary(dictionary)
-        query = self._heads(self.query(self.norm_query(x)).reshape(b, h * w, dim)) * self.scale
         key, value = self._heads(self.key(words)[None]), self._heads(words[None])
-        found = F.scaled_dot_product_attention(query, key.expand(b, -1, -1, -1), value.expand(b, -1, -1, -1), scale=1.0)
-        found = torch.addcmul(self.proj(found.transpose(1, 2).reshape(b, h, w, dim)), self.scale2, x)
-        normed = self.norm_mlp(found)
+        found = positionwise(lambda *maps: self._found(*maps, key, value), x, local)
+        normed = positionwise(self.norm_mlp, found)
         if self.leave_hidden is None:
             return self.leave(torch.addcmul(self.mlp(normed), self.scale3, found)).permute(0, 3, 1, 2)
-        out = linear(self, self.mlp.hidden(normed), self.leave_hidden, self.leave_bias)
-        return out.add_(linear(self, found, self.leave_found, None)).permute(0, 3, 1, 2)
+        return positionwise(self._left, normed, self.mlp.gate(normed), found).permute(0, 3, 1, 2)
+
+    def _found(self, x: Tensor, local: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What each position finds in the dictionary, and a skip."""
+        x = torch.addcmul(local, self.scale1, x)
+        b, h, w, dim = x.shape
+        query = self._heads(self.query(self.norm_query(x)).reshape(b, h * w, dim)) * self.scale
+        key, value = (words.expand(b, -1, -1, -1) for words in (key, value))
+        found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return torch.addcmul(self.proj(found.transpose(1, 2).reshape(b, h, w, dim)), self.scale2, x)
+
+    def _left(self, normed: Tensor, gate: Tensor, found: Tensor) -> Tensor:
+        """The MLP after its gate, a skip, and the last map."""
+        out = linear(self, self.mlp.gated(normed, gate), self.leave_hidden, self.leave_bias)
+        return out.add_(linear(self, found, self.leave_found, None))
 
     def freeze(self) -> None:
         """Leave without the MLP's last map, as only a sum lies between the two."""

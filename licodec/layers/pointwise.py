@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.linear import linear
+from licodec.layers.parallel import each, pieces
 from licodec.layers.products import coding
 
 CACHED = 1 << 15  # float64 values that stay in a core's second-level cache, beside as many inputs
@@ -39,24 +42,29 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, x: Tensor, rows_given: bool = False) -> Tensor:
         """`rows_given`: x already has the row above and the row below, and loses them."""
-        if x.dtype != torch.float64:
+        if x.dtype != torch.float64 or torch.is_grad_enabled():
             padding = (0 if rows_given else 1, 1)
             return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups)
         return self._exact(x, 0 if rows_given else 1)
 
     def _exact(self, x: Tensor, above: int) -> Tensor:
         """Nine shifted products, some rows at a time so that they stay in the cache; torch would be far slower."""
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, above, above))
-        batch, height, width, channels = x.shape[0], x.shape[1] - 2, x.shape[2] - 2, x.shape[3]
+        x = x.permute(0, 2, 3, 1)
+        given, width, channels = x.shape[1:]
+        height = given - 2 + 2 * above
         taps = self.weight[:, 0].permute(1, 2, 0).contiguous()
-        out = self.bias.expand(batch, height, width, channels).clone()
-        rows = max(1, CACHED // (width * channels))
-        for top in range(0, height, rows):
-            part = out[:, top : top + rows]
-            for row in range(3):
-                for column in range(3):
-                    seen = x[:, top + row : top + row + part.shape[1], column : column + width]
-                    part.addcmul_(seen, taps[row, column])
+        out = x.new_empty(len(x), height, width, channels)
+
+        def strip(rows: slice) -> None:
+            first, last = rows.start - above, rows.stop - above + 2  # rows of x that are seen
+            beyond = max(0, -first), max(0, last - given)
+            seen = F.pad(x[:, max(0, first) : last], (0, 0, 1, 1, *beyond))
+            result, count = self.bias, rows.stop - rows.start
+            for row, column in itertools.product(range(3), repeat=2):
+                part = seen[:, row : row + count, column : column + width]
+                result = torch.addcmul(result, part, taps[row, column], out=out[:, rows])
+
+        each(strip, pieces(height, CACHED // (width * channels)))
         return out.permute(0, 3, 1, 2)
 
 

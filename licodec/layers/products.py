@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from licodec.layers.parallel import alone, each, pieces, threads
+
 TRIAL = (2, 96, 256)  # products as the slices' heads have them
 
 
@@ -27,19 +29,18 @@ def coding(x: Tensor) -> bool:
     return torch.is_inference_mode_enabled() and x.device.type == "cpu"
 
 
-def quickest(candidates: dict[str, Callable[[], object]], margin: float = 1.0) -> str:
-    """The fastest of some functions that do the same, by running each a few times.
+def quickest(candidates: dict[str, Callable[[], object]]) -> str:
+    """The fastest of some functions that do the same, by running each a few times in one thread."""
 
-    The first is taken unless another is more than `margin` times as fast.
-    """
-    taken = {}
-    for name, candidate in candidates.items():
+    def time_of(candidate: Callable[[], object]) -> float:
         times = []
-        for _ in range(8):  # one after another: what one leaves behind, such as waiting threads, is its own
+        for _ in range(8):
             start = time.perf_counter()
             candidate()
             times.append(time.perf_counter() - start)
-        taken[name] = statistics.median(times[1:]) * (margin if taken else 1)
+        return statistics.median(times[1:])
+
+    taken = alone(lambda: {name: time_of(candidate) for name, candidate in candidates.items()})
     return min(taken, key=lambda name: taken[name])
 
 
@@ -50,24 +51,11 @@ def openblas(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 @functools.cache
 def _fastest(dtype: torch.dtype) -> Callable[..., Tensor]:
-    """The faster of the two libraries for a batch of products, by a trial of some 10 ms.
-
-    Each library's threads go on waiting for work after an operation, and two on two cores keep
-    those of the other from theirs: coding with TCM took up to twice as long with OpenBLAS as
-    with MKL, which has torch's own threads. So it is tried among operations of torch's.
-    """
+    """The faster of the two libraries for a batch of products, by a trial of some 10 ms."""
     batch, rows, inner = TRIAL
     a, b = torch.ones(batch, rows, inner, dtype=dtype), torch.ones(batch, inner, inner, dtype=dtype)
-    between = torch.ones(1 << 17)
-
-    def among_others(multiply: Callable[..., Tensor]) -> None:
-        for _ in range(8):
-            between.add_(1)
-        multiply(a, b)
-
     libraries = {"mkl": torch.matmul, "openblas": openblas}
-    candidates = {name: functools.partial(among_others, multiply) for name, multiply in libraries.items()}
-    return libraries[quickest(candidates, margin=1.0 if torch.get_num_threads() == 1 else 1.3)]
+    return libraries[quickest({name: functools.partial(way, a, b) for name, way in libraries.items()})]
 
 
 def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -80,6 +68,19 @@ def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None 
     if not torch.is_inference_mode_enabled():
         return a @ b if plus is None else a @ b + plus
     multiply = _fastest(a.dtype) if a.device.type == "cpu" else torch.matmul
+    if a.ndim == 2 or threads() == 1:
+        return _multiply(multiply, a, b, plus, out)
+    if plus is None and out is None:
+        out = a.new_empty(*a.shape[:2], b.shape[2])
+
+    def part(batch: slice) -> None:
+        _multiply(multiply, a[batch], b[batch], *(t if t is None else t[batch] for t in (plus, out)))
+
+    each(part, pieces(len(a), len(a)))
+    return out if plus is None else plus
+
+
+def _multiply(multiply: Callable[..., Tensor], a: Tensor, b: Tensor, plus: Tensor | None, out: Tensor | None) -> Tensor:
     if plus is None:
         return multiply(a, b) if out is None else multiply(a, b, out=out)
     if multiply is torch.matmul:

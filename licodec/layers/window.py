@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.linear import MLP, Linear
+from licodec.layers.parallel import STRIP, each, pieces
 from licodec.layers.products import coding, quickest
-
-STRIP = 4096  # positions that a block takes at a time in inference; their activations fit the cache
 
 
 def relative_index(window: int) -> Tensor:
@@ -56,18 +55,41 @@ def in_strips(
     """
     out = torch.empty_like(x) if out is None else out
     height, width = x.shape[1:3]
-    step = window * max(1, STRIP // (width * window))
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
+
+    def strip(rows: slice) -> None:
         # rows of the rolled map lie `shift` further down in the map itself, the last ones at the top
-        places = [slice(top + shift, min(bottom + shift, height)), slice(0, max(0, bottom + shift - height))]
-        parts = [x[:, rows] for rows in places if rows.stop > rows.start]
-        strip = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        strip = block(strip.roll(-shift, 2) if shift else strip, bottom == height)
-        for rows, part in zip(places, strip.split([r.stop - r.start for r in places], 1), strict=True):
-            out[:, rows, shift:] = part[:, :, : width - shift]
-            out[:, rows, :shift] = part[:, :, width - shift :]
+        first, last = rows.start + shift, rows.stop + shift
+        places = [slice(first, min(last, height)), slice(0, max(0, last - height))]
+        parts = [x[:, place] for place in places if place.stop > place.start]
+        rolled = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        done = block(rolled.roll(-shift, 2) if shift else rolled, rows.stop == height)
+        for place, part in zip(places, done.split([p.stop - p.start for p in places], 1), strict=True):
+            out[:, place, shift:] = part[:, :, : width - shift]
+            out[:, place, :shift] = part[:, :, width - shift :]
+
+    each(strip, pieces(height, STRIP // width, window))
     return out
+
+
+def by_windows(attention: nn.Module, x: Tensor, block: Callable[..., Tensor], out: Tensor | None = None) -> Tensor:
+    """Apply a block of layers around window attention; in inference `in_strips`, if nothing is to be padded.
+
+    Args:
+        block: takes a map [B, H, W, C] and a function that attends to such a map; all else in it
+            must work position by position.
+        out: for inference: where the result goes; may be `x` itself. A new tensor if None.
+    """
+    window = attention.window
+    if torch.is_grad_enabled() or x.shape[1] % window or x.shape[2] % window:
+        done = block(x, attention)
+        return done if out is None else out.copy_(done)
+    return in_strips(
+        x,
+        window,
+        attention.shift,
+        lambda strip, last: block(strip, lambda part: attention.within_windows(part, last)),
+        out,
+    )
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -176,17 +198,11 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """`out`, for inference: where the result goes, which may be `x` itself."""
-        window = self.attn.window
-        if torch.is_grad_enabled() or x.shape[1] % window or x.shape[2] % window:
-            x = x + self.attn(self.norm1(x))
-            x = x + self.mlp(self.norm2(x))
-            return x if out is None else out.copy_(x)
+        return by_windows(self.attn, x, self._block, out)
 
-        def block(strip: Tensor, last: bool) -> Tensor:
-            strip = self.attn.within_windows(self.norm1(strip), last).add_(strip)
-            return self.mlp(self.norm2(strip)).add_(strip)
-
-        return in_strips(x, window, self.attn.shift, block, out)
+    def _block(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        x = attend(self.norm1(x)).add_(x)
+        return self.mlp(self.norm2(x)).add_(x)
 
 
 class PatchMerging(nn.Module):

@@ -9,7 +9,6 @@ and for strided and transposed 5x5 convolutions too.
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from licodec.layers.parallel import computed_once, each, pieces, threads
 from licodec.layers.products import matmul
 
 
@@ -51,29 +51,39 @@ class Scheme:
         """How many tiles cover a side."""
         return -(-side // self.m)
 
-    def patches(self, x: Tensor, top: int, bottom: int) -> Tensor:
-        """The inputs of some rows of tiles, transformed; x [B, H, W, C] -> [n, n, B * rows * columns, C].
+    def patches(self, x: Tensor, tiles: slice, out: Tensor | None = None) -> Tensor:
+        """The inputs of some rows of tiles, transformed; x [B, H, W, C] -> [B, rows, columns, n, n, C].
 
         Zeros lie around the map. A tile's vectors lie side by side in memory: planes of one
         position each would be multiples of 4096 bytes apart, which caches do not tell from
         one another.
         """
         height, width = x.shape[1:3]
-        first, last = self.m * top - 1, self.m * bottom + 1
+        first, last = self.m * tiles.start - 1, self.m * tiles.stop + 1
         right = self.m * self.tiles(width) + 1 - width
         x = F.pad(x[:, max(0, first) : last], (0, 0, 1, right, max(0, -first), max(0, last - height)))
         width, channels = x.shape[2:]
         matrix = self.input.to(x)
         x = matrix @ x.flatten(2).unfold(1, self.n, self.m).transpose(2, 3)  # every column, [B, rows, n, W * C]
         x = x.unflatten(3, (width, channels)).unfold(3, self.n, self.m).permute(0, 1, 3, 2, 5, 4)
-        x = matrix @ x.reshape(-1, self.n, channels)
-        return x.view(-1, self.n, self.n, channels).permute(1, 2, 0, 3)
+        shape = *x.shape[:3], self.n, self.n, channels
+        out = None if out is None else out.view(-1, self.n, channels)
+        return torch.matmul(matrix, x.reshape(-1, self.n, channels), out=out).view(shape)
 
-    def outputs(self, products: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Products [r, c, T, O] at these positions, none at the others -> [m, m, T, O]."""
+    def outputs(self, products: Tensor, rows: slice, columns: slice, bias: Tensor, out: Tensor) -> None:
+        """Sum up products.
+
+        Args:
+            products: [r, c, B * rows * columns, O], those of rows and columns of tiles' positions
+                that are given; the others are zero.
+            bias: [O].
+            out: [B, rows, m, columns, m, O], where the result goes.
+        """
         matrix = self.output.to(products)
-        lines = matrix[:, rows] @ products.flatten(1)
-        return (matrix[:, columns] @ lines.unflatten(1, (products.shape[1], -1))).unflatten(2, products.shape[2:])
+        lines = matrix[:, rows] @ products.flatten(2).transpose(0, 1)
+        sums = matrix[:, columns] @ lines.transpose(0, 1)
+        sums = sums.unflatten(2, (*out.shape[:2], out.shape[3], -1))
+        torch.add(sums.permute(2, 3, 0, 4, 1, 5), bias, out=out)
 
 
 EXACT = Scheme(0, 1, -1, 2, -2)  # for float64: a quarter of the products
@@ -89,10 +99,16 @@ class Shared:
     def __init__(self, x: Tensor) -> None:
         self.map, self.shape = x, x.shape
 
-    @functools.cached_property
+    @computed_once
     def patches(self) -> Tensor:
         """As `Scheme.patches`, of the whole map with zeros around it."""
-        return EXACT.patches(self.map.permute(0, 2, 3, 1), 0, EXACT.tiles(self.shape[2]))
+        x, n = self.map.permute(0, 2, 3, 1), EXACT.n
+        rows, columns = map(EXACT.tiles, x.shape[1:3])
+        if threads() == 1 or len(x) > 1:
+            return EXACT.patches(x, slice(0, rows))
+        out = x.new_empty(1, rows, columns, n, n, x.shape[3])
+        each(lambda tiles: EXACT.patches(x, tiles, out[:, tiles]), pieces(rows, rows))
+        return out
 
 
 class Joined(Shared):
@@ -103,15 +119,14 @@ class Joined(Shared):
         batch, _, *size = parts[0].shape
         self.shape = torch.Size([batch, sum(part.shape[1] for part in parts), *size])
 
-    @functools.cached_property
+    @computed_once
     def map(self) -> Tensor:
         """The maps as one tensor; convolutions in float64 do without."""
         return side_by_side(self.parts)
 
-    @functools.cached_property
+    @computed_once
     def patches(self) -> Tensor:
-        tiles = [part.patches.permute(2, 0, 1, 3) for part in self.parts]
-        return torch.cat(tiles, 3).permute(1, 2, 0, 3)
+        return torch.cat([part.patches for part in self.parts], -1)
 
 
 def side_by_side(parts: list[Shared]) -> Tensor:
@@ -132,17 +147,24 @@ def conv3x3(x: Tensor | list[Shared], kernels: Tensor, bias: Tensor) -> Tensor:
     copy: whole vectors of channels move at a time.
     """
     parts = x if isinstance(x, list) else [Shared(x)]
-    batch, _, height, width = parts[0].shape
-    rows, columns = EXACT.tiles(height), EXACT.tiles(width)
+    height, width = parts[0].shape[2:]
     products, first = None, 0
     for part in parts:
         last = first + part.shape[1]
-        products = matmul(part.patches.flatten(0, 1), kernels[:, first:last], plus=products)
+        positions = part.patches.flatten(0, 2).flatten(1, 2).transpose(0, 1)
+        products = matmul(positions, kernels[:, first:last], plus=products)
         first = last
-    out = EXACT.outputs(products.unflatten(0, (EXACT.n, EXACT.n)), slice(None), slice(None))
-    out = out.unflatten(2, (batch, rows, columns)).permute(2, 3, 0, 4, 1, 5)
-    out = out.reshape(batch, EXACT.m * rows, EXACT.m * columns, -1)[:, :height, :width]
-    return (out + bias if torch.is_grad_enabled() else out.add_(bias)).permute(0, 3, 1, 2)
+    batch, rows, columns = parts[0].patches.shape[:3]
+    out = products.new_empty(batch, rows, EXACT.m, columns, EXACT.m, products.shape[2])
+    products = products.view(EXACT.n, EXACT.n, batch, rows, columns, -1)
+    whole = slice(None)
+
+    def strip(tiles: slice) -> None:
+        EXACT.outputs(products[:, :, :, tiles].flatten(2, 4), whole, whole, bias, out[:, tiles])
+
+    each(strip, pieces(rows, rows))
+    out = out.view(batch, rows * EXACT.m, columns * EXACT.m, -1)
+    return out[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
 
 STRIP = 256  # tiles that `Convolution` takes at a time; what they are transformed to stays near the core
@@ -199,15 +221,16 @@ class Convolution:
         out = x.new_empty(batch, rows, m, self.up, columns, m, self.up, self.bias.shape[2])
         phases = itertools.product(range(self.down), repeat=2)
         parts = {phase: x[:, phase[0] :: self.down, phase[1] :: self.down] for phase in phases}
-        step = max(1, STRIP // (batch * columns))
-        for top in range(0, rows, step):
-            bottom = min(top + step, rows)
-            patches = {phase: self.scheme.patches(part, top, bottom) for phase, part in parts.items()}
+
+        def strip(tiles: slice) -> None:
+            patches = {phase: self.scheme.patches(part, tiles).flatten(0, 2) for phase, part in parts.items()}
             for row, column in itertools.product(range(self.up), repeat=2):
-                y = self._products(patches, row, column)
-                y = self.scheme.outputs(y, self.spans_out[row], self.spans_out[column])
-                y = y.unflatten(2, (batch, bottom - top, columns)).permute(2, 3, 0, 4, 1, 5)
-                torch.add(y, self.bias[row, column], out=out[:, top:bottom, :, row, :, :, column])
+                products = self._products(patches, row, column)
+                place = out[:, tiles, :, row, :, :, column]
+                spans = self.spans_out[row], self.spans_out[column]
+                self.scheme.outputs(products, *spans, self.bias[row, column], place)
+
+        each(strip, pieces(rows, STRIP // (batch * columns)))
         out = out.view(batch, rows * m * self.up, columns * m * self.up, -1)
         if out.shape[1:3] != (height * self.up, width * self.up):
             out = out[:, : height * self.up, : width * self.up].contiguous()
@@ -218,9 +241,9 @@ class Convolution:
         products = None
         for phase, part in patches.items():
             kernels = self.kernels[row, column, *phase]
-            seen = part[self._span(row, phase[0]), self._span(column, phase[1])]
+            seen = part[:, self._span(row, phase[0]), self._span(column, phase[1])].permute(1, 2, 0, 3)
             if products is None:
-                products = part.new_empty(*kernels.shape[:2], part.shape[2], kernels.shape[3])
+                products = part.new_empty(*kernels.shape[:2], len(part), kernels.shape[3])
             result = products[: kernels.shape[0], : kernels.shape[1]]
             if kernels.shape[1] == self.scheme.n:  # all at once, else line by line
                 seen, kernels, result = (t.flatten(0, 1)[None] for t in (seen, kernels, result))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from licodec.layers.conv import conv, deconv
 from licodec.layers.dictionary import BottleneckDown, BottleneckUp, DictionaryAttention, GatedStage
+from licodec.layers.parallel import together
 from licodec.layers.window import WindowAttention
 from licodec.layers.winograd import Shared, side_by_side
 from licodec.models.slices import SliceModel, Supports
@@ -79,7 +80,8 @@ class DictionaryModel(SliceModel):
         raise NotImplementedError
 
     def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-        return self.h_z_s2(z_hat), self.h_z_s1(z_hat)
+        means, scales = together(lambda: self.h_z_s2(z_hat), lambda: self.h_z_s1(z_hat))
+        return means, scales
 
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         query = [scales, means, *earlier]

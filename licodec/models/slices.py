@@ -20,6 +20,7 @@ from licodec.entropy.tables import Tables
 from licodec.layers.activation import GELU
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
+from licodec.layers.parallel import together
 from licodec.layers.winograd import Joined, Shared, side_by_side
 from licodec.models.base import CompressionModel
 
@@ -46,7 +47,10 @@ class SliceContext:
         self.mean_support, scale_support = model.supports(step, self.means, self.scales, self.earlier)
         if not model.mean_heads:
             return side_by_side(self.mean_support), side_by_side(scale_support)
-        return model.mean_heads[step](self.mean_support), model.scale_heads[step](scale_support)
+        mean, scale = together(
+            lambda: model.mean_heads[step](self.mean_support), lambda: model.scale_heads[step](scale_support)
+        )
+        return mean, scale
 
     def push(self, step: int, part: Tensor) -> None:
         self.pushed.append((Shared(part), self.mean_support))
@@ -101,7 +105,8 @@ class SliceModel(CompressionModel):
 
     def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         """What the hyper synthesis gives for the means and for the scales, each [B, M, H/16, W/16]."""
-        return self.h_mean_s(z_hat), self.h_scale_s(z_hat)
+        means, scales = together(lambda: self.h_mean_s(z_hat), lambda: self.h_scale_s(z_hat))
+        return means, scales
 
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         """Inputs of the mean and the scale head of a slice: maps side by side."""

@@ -20,6 +20,7 @@ from licodec.layers.conv import (
     SubpelConv,
     conv3x3,
 )
+from licodec.layers.parallel import each
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
 from licodec.layers.winograd import Shared, side_by_side
@@ -60,7 +61,7 @@ class MixtureBlock(nn.Module):
         else:  # the same where it lies: new memory costs as much as a layer
             local.add_(self.conv_block(local))
             self.trans_block(positions, out=positions)
-        return self.conv1_2(both).add_(x)
+        return self.conv1_2.finish(both, x)
 
 
 def mixture_pair(n: int, head_dim: int, window: int = 8) -> list[nn.Module]:
@@ -138,7 +139,7 @@ class TCM(SliceModel):
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         mean, scale = super().supports(step, means, scales, earlier)
         attentions = (self.mean_attention[step], mean), (self.scale_attention[step], scale)
-        return tuple([Shared(attention(side_by_side(support)))] for attention, support in attentions)
+        return tuple(each(lambda pair: [Shared(pair[0](side_by_side(pair[1])))], attentions))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from licodec.layers.conv import GDN, GatedAttention, conv, deconv, hyper_analysis, hyper_synthesis
-from licodec.layers.window import WindowAttention
+from licodec.layers.window import WindowAttention, by_windows
 from licodec.models.slices import SliceModel
 
 
@@ -28,7 +28,8 @@ class WindowResidual(nn.Module):
         self.attn = WindowAttention(dim, heads, window, window // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.attn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out = by_windows(self.attn, x.permute(0, 2, 3, 1), lambda x, attend: attend(x).add_(x))
+        return out.permute(0, 3, 1, 2)
 
 
 def window_block(dim: int, window: int) -> GatedAttention:
