@@ -16,7 +16,7 @@ from PIL import Image
 from licodec import codec, container, imaging
 from licodec.coding import EntropyTables, encode_latent
 from licodec.entropy.tables import gaussian_tables
-from licodec.errors import InputError, UsageError, WeightsError
+from licodec.errors import CorruptError, InputError, UsageError, WeightsError
 from licodec.models import MODELS
 from licodec.models.base import walk
 from licodec.train.export import export
@@ -61,6 +61,35 @@ def test_small_one_codes_any_size(name, tmp_path):
         assert chosen.decode(container.read(data)).size == size
     tiled = chosen.encode(imaging.Picture(render(600, 300)), 1, tile=256).data
     assert chosen.decode(container.read(tiled)).size == (600, 300)
+
+
+@pytest.mark.parametrize("name", ["wacnn", "stf", "tcm", "cca", "dcae", "swint-charm", "conv-hyperprior"])
+def test_no_scale_depends_on_what_is_not_exact(name, tmp_path):
+    """What gives the slices that no other sees runs in float32; a decoder in which it differs stays in step."""
+    model = MODELS[name].build({"N": 16, "M": 64, "slices": 8}) if name == "wacnn" else small_model(name)
+    path = tmp_path / "w.safetensors"
+    export(model, path, {}, "test", 1)
+    picture = imaging.Picture(render(130, 70))
+    parsed = container.read(codec.load(path, "cpu").encode(picture, 1).data)
+
+    def decode_with(change):
+        other = codec.Codec(path, torch.device("cpu"))
+        change(other.model)
+        return other.decode(parsed).pixels.astype(int)
+
+    def disturb(parts):
+        for part in parts:
+            for parameter in part.parameters():
+                parameter.data.mul_(1.3).add_(0.1)
+
+    expected = decode_with(lambda model: None)
+    inexact = decode_with(lambda model: disturb(model.inexact()))
+    assert (inexact != expected).any() == (name != "conv-hyperprior")  # which has no slices
+    with pytest.raises(CorruptError, match="out of step"):
+        decode_with(lambda model: disturb([model.scale_heads[0] if model.scale_heads else model.h_s]))
+    if name == "wacnn":
+        precise = [head[0].weight.dtype == torch.float64 for head in codec.load(path, "cpu").model.mean_heads]
+        assert precise == [True] * 5 + [False] * 3
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

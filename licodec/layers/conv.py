@@ -71,7 +71,7 @@ class Conv3x3(_Fast, nn.Conv2d):
     def forward(self, x: Tensor | list[Shared]) -> Tensor:
         """`x` may be maps side by side along the channels."""
         if self.weight.dtype != torch.float64 or torch.is_grad_enabled():
-            return super().forward(side_by_side(x) if isinstance(x, list) else x)
+            return super().forward(side_by_side(x).to(self.weight.dtype) if isinstance(x, list) else x)
         kernels = winograd.transform(self.weight) if self.kernels is None else self.kernels
         return winograd.conv3x3(x, kernels, self.bias)
 

@@ -56,7 +56,7 @@ class Scheme:
 
         Zeros lie around the map. A tile's vectors lie side by side in memory: planes of one
         position each would be multiples of 4096 bytes apart, which caches do not tell from
-        one another.
+        one another. `out`: where the result goes, if it is given.
         """
         height, width = x.shape[1:3]
         first, last = self.m * tiles.start - 1, self.m * tiles.stop + 1

@@ -13,7 +13,7 @@ forward differ in the `code` function they hand to it, and in nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -163,6 +163,10 @@ class CompressionModel(nn.Module):
         """The training forward, see `estimate`."""
         return estimate(self, x, quality)
 
+    def inexact(self) -> Iterable[nn.Module]:
+        """Modules within the `exact` ones on whose results no scale depends."""
+        return ()
+
     def prepare(self) -> CompressionModel:
         """Make the model ready to code: eval mode, `exact` parts in float64.
 
@@ -170,6 +174,7 @@ class CompressionModel(nn.Module):
         float64, so that kernels, thread counts and instruction sets, which
         change the last bits, cannot change an integer in practice.
         """
+        inexact = {module for part in self.inexact() for module in part.modules()}
         self.eval().requires_grad_(False)
         for name in self.exact:
             part = getattr(self, name)
@@ -178,8 +183,10 @@ class CompressionModel(nn.Module):
             else:
                 part.double()
                 for module in part.modules():
-                    if hasattr(module, "freeze"):
+                    if hasattr(module, "freeze") and module not in inexact:
                         module.freeze()
+        for module in self.inexact():
+            module.float()
         return self
 
 

@@ -15,10 +15,11 @@ from licodec.layers.activation import GELU
 from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
+from licodec.layers.parallel import each
 from licodec.layers.pointwise import Depthwise
-from licodec.layers.winograd import Shared, side_by_side
+from licodec.layers.winograd import Shared
 from licodec.models.base import gaussian_bits, noisy, ste_round
-from licodec.models.slices import SliceModel, Supports
+from licodec.models.slices import SliceModel, Supports, joined_for
 
 DISTORTION_WEIGHT = 0.05
 
@@ -135,6 +136,7 @@ class CCA(SliceModel):
     stride = 128
     overlap = 256
     exact = (*SliceModel.exact, "mean_naf", "scale_naf")
+    mean_side = (*SliceModel.mean_side, "mean_naf")
     training_only = ("auxiliary",)
 
     def __init__(self, config: CCAConfig | None = None) -> None:
@@ -167,7 +169,7 @@ class CCA(SliceModel):
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         mean, scale = super().supports(step, means, scales, earlier)
         nafs = (self.mean_naf[step], mean), (self.scale_naf[step], scale)
-        return tuple([Shared(naf(side_by_side(support)))] for naf, support in nafs)
+        return tuple(each(lambda pair: [Shared(pair[0](joined_for(*pair)))], nafs))
 
     def add_training_parts(self) -> None:
         self.auxiliary = Auxiliary(self.slice_sizes, self.config.naf_dim, self.config.naf_depth)

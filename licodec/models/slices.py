@@ -11,7 +11,7 @@ plain concatenations, overrides `supports`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,16 @@ from licodec.entropy.tables import Tables
 from licodec.layers.activation import GELU
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
-from licodec.layers.parallel import together
+from licodec.layers.parallel import each, together
 from licodec.layers.winograd import Joined, Shared, side_by_side
 from licodec.models.base import CompressionModel
 
 Supports = tuple[list[Shared], list[Shared]]
+
+
+def joined_for(network: nn.Module, support: list[Shared]) -> Tensor:
+    """The maps as one tensor of the network's precision."""
+    return side_by_side(support).to(next(network.parameters()).dtype)
 
 
 class SliceContext:
@@ -36,37 +41,49 @@ class SliceContext:
     def __init__(self, model: SliceModel, z_hat: Tensor) -> None:
         self.model = model
         self.means, self.scales = (Shared(hyper) for hyper in model.hyper_synthesise(z_hat))
-        self.pushed: list[tuple[Shared, list[Shared]]] = []  # each slice, uncorrected, with the support of its mean
+        self.pushed: list[Shared] = []  # each slice, uncorrected
         self.slices: list[Shared] = []  # the corrected ones
         self.earlier: list[Shared] = []  # those that the step sees, joined
+        self.known: list[tuple[Tensor, Tensor]] = []  # means and scales of the first steps
+        self.mean_supports: list[list[Shared]] = []
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
+        if step == len(self.known):
+            self._find_params(step)
+        return self.known[step]
+
+    def _find_params(self, step: int) -> None:
+        """Means and scales of a step; of all that are left, once they see no further slices."""
         model = self.model
-        if step and (model.max_support is None or step <= model.max_support):  # later steps see no others
+        if step and (model.max_support is None or step <= model.max_support):
             self.earlier = [Joined(self._corrected(step))]
-        self.mean_support, scale_support = model.supports(step, self.means, self.scales, self.earlier)
+        steps = range(step, model.steps if step == model.max_support else step + 1)
+        supports = [model.supports(k, self.means, self.scales, self.earlier) for k in steps]
+        self.mean_supports += [mean for mean, _ in supports]
         if not model.mean_heads:
-            return side_by_side(self.mean_support), side_by_side(scale_support)
-        mean, scale = together(
-            lambda: model.mean_heads[step](self.mean_support), lambda: model.scale_heads[step](scale_support)
-        )
-        return mean, scale
+            self.known += [tuple(map(side_by_side, pair)) for pair in supports]
+            return
+        calls = [(model.scale_heads[k], scale) for k, (_, scale) in zip(steps, supports, strict=True)]
+        calls += [(model.mean_heads[k], mean) for k, (mean, _) in zip(steps, supports, strict=True)]
+        results = each(lambda call: call[0](call[1]), calls)
+        self.known += zip(results[len(steps) :], results[: len(steps)], strict=True)
 
     def push(self, step: int, part: Tensor) -> None:
-        self.pushed.append((Shared(part), self.mean_support))
+        self.pushed.append(Shared(part))
 
     def y_hat(self) -> Tensor:
         return side_by_side(self._corrected(len(self.pushed)))
 
     def _corrected(self, count: int) -> list[Shared]:
         """The first slices after latent residual prediction, which waits until somebody asks: encoders need few."""
-        heads = self.model.lrp_heads
-        for step in range(len(self.slices), count):
-            part, support = self.pushed[step]
-            if heads:
-                part = Shared(part.map + 0.5 * torch.tanh(heads[step]([*support, part])))
-            self.slices.append(part)
+        self.slices += each(self._correct, range(len(self.slices), count))
         return self.slices[:count]
+
+    def _correct(self, step: int) -> Shared:
+        part, heads = self.pushed[step], self.model.lrp_heads
+        if not heads:
+            return part
+        return Shared(part.map + 0.5 * torch.tanh(heads[step]([*self.mean_supports[step], part])))
 
 
 class SliceModel(CompressionModel):
@@ -76,6 +93,7 @@ class SliceModel(CompressionModel):
         slice_sizes: channels of each slice.
         max_support: how many slices, the first ones, later slices see; None for all.
         mean_heads, scale_heads, lrp_heads: a network a slice, or empty.
+        mean_side: names of the lists whose networks give a slice's y_hat, but not its scale.
         g_a, g_s, h_a: the transforms.
         h_mean_s, h_scale_s: the hyper syntheses (or override `hyper_synthesise`).
     """
@@ -83,6 +101,7 @@ class SliceModel(CompressionModel):
     slice_sizes: list[int]
     max_support: int | None = None
     stride = 64
+    mean_side: tuple[str, ...] = ("mean_heads", "lrp_heads")
     exact = ("z_prior", "h_mean_s", "h_scale_s", "mean_heads", "scale_heads", "lrp_heads")
 
     def __init__(self, slice_sizes: list[int], hyper_channels: int) -> None:
@@ -132,6 +151,12 @@ class SliceModel(CompressionModel):
 
     def aux_loss(self) -> Tensor:
         return self.z_prior.aux_loss()
+
+    def inexact(self) -> Iterator[nn.Module]:
+        """What gives the slices that no later slice sees: pixels depend on it, but no scale."""
+        seen = min(self.steps - 1, self.steps if self.max_support is None else self.max_support)
+        for networks in (getattr(self, name) for name in self.mean_side):
+            yield from networks[seen:]
 
     def add_heads(self, m: int, widths: Sequence[int], activation: type[nn.Module] = GELU) -> None:
         """Make the networks of all slices: 3x3 convolutions of these widths, for mean, scale and LRP.

@@ -23,8 +23,8 @@ from licodec.layers.conv import (
 from licodec.layers.parallel import each
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
-from licodec.layers.winograd import Shared, side_by_side
-from licodec.models.slices import SliceModel, Supports
+from licodec.layers.winograd import Shared
+from licodec.models.slices import SliceModel, Supports, joined_for
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the transformer halves in the six stages of g_a and g_s
 NO_SIGHT = float("-inf")
@@ -101,6 +101,7 @@ class TCM(SliceModel):
     stride = 128
     overlap = 256
     exact = (*SliceModel.exact, "mean_attention", "scale_attention")
+    mean_side = (*SliceModel.mean_side, "mean_attention")
 
     def __init__(self, config: TCMConfig | None = None) -> None:
         config = config or TCMConfig()
@@ -139,7 +140,7 @@ class TCM(SliceModel):
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
         mean, scale = super().supports(step, means, scales, earlier)
         attentions = (self.mean_attention[step], mean), (self.scale_attention[step], scale)
-        return tuple(each(lambda pair: [Shared(pair[0](side_by_side(pair[1])))], attentions))
+        return tuple(each(lambda pair: [Shared(pair[0](joined_for(*pair)))], attentions))
 
 
 @dataclass(frozen=True)
