@@ -1,8 +1,8 @@
 """Latents to bytes and back: where the models' walk meets the entropy coder.
 
 Both directions drive `models.base.walk`; the encoder's `code` function rounds
-and gathers integers, the decoder's reads them. Means, scales and z_hat are
-float64 in both (see `CompressionModel.prepare`).
+and gathers integers, the decoder's reads them. z_hat, the scales and all that they
+depend on are float64 in both (see `CompressionModel.prepare`).
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Conv1x1(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
-        return pointwise(self, x, self.weight[:, :, 0, 0], self.bias, activation)
+        return self.at(x.permute(0, 2, 3, 1), activation).permute(0, 3, 1, 2)
 
     def at(self, x: Tensor, activation: str = "none") -> Tensor:
         """The same of [B, H, W, C]."""
@@ -124,11 +124,6 @@ class Conv1x1(nn.Conv2d):
         first, last = ACTIVATIONS[before], ACTIVATIONS[after]
         maps = (t.permute(0, 2, 3, 1) for t in (x, skip))
         return positionwise(lambda x, skip: last(self.at(first(x)).add_(skip)), *maps).permute(0, 3, 1, 2)
-
-
-def pointwise(owner: nn.Module, x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
-    """[B, C, H, W] and [O, C] -> [B, O, H, W]; channels_last maps without a copy. See `linear`."""
-    return linear(owner, x.permute(0, 2, 3, 1), weight, bias, activation).permute(0, 3, 1, 2)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -205,7 +200,7 @@ class GDN(nn.Module):
         return out
 
     def _norm(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        norm = pointwise(self, x * x, gamma, beta)
+        norm = linear(self, (x * x).permute(0, 2, 3, 1), gamma, beta).permute(0, 3, 1, 2)
         return norm.sqrt() if self.inverse else norm.rsqrt()
 
 

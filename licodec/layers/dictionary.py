@@ -71,11 +71,7 @@ class ConvGLU(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.hidden(x))
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """What the last linear map takes, [B, H, W, hidden]."""
-        return self.gated(x, self.gate(x))
+        return self.fc2(self.gated(x, self.gate(x)))
 
     def gate(self, x: Tensor) -> Tensor:
         """[B, H, W, dim] -> [B, H, W, hidden]."""

@@ -123,7 +123,6 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
         return [function(item) for item in items]
     results: list[Result] = [None] * len(items)
     waiting = deque(range(len(items)))
-
     inference = torch.is_inference_mode_enabled()
 
     def work(share: int) -> None:
@@ -137,7 +136,10 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
             raise
 
     helpers = [_pool().submit(work, available // count + (i < available % count)) for i in range(count)]
-    errors = [helper.exception() for helper in helpers]
+    try:
+        errors = [helper.exception() for helper in helpers]
+    finally:
+        waiting.clear()  # if this thread is interrupted while it waits, nothing more is begun
     for error in filter(None, errors):
         raise error
     return results
