@@ -16,7 +16,7 @@ from licodec.layers import winograd
 from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import ACTIVATIONS, linear
-from licodec.layers.parallel import STRIP, each, pieces, positionwise
+from licodec.layers.parallel import positionwise
 from licodec.layers.products import coding
 from licodec.layers.winograd import Shared, side_by_side
 
@@ -189,19 +189,12 @@ class GDN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         beta = lower_bound(self.beta, (self.BETA_MIN + self.PEDESTAL) ** 0.5) ** 2 - self.PEDESTAL
         gamma = lower_bound(self.gamma, self.PEDESTAL**0.5) ** 2 - self.PEDESTAL
-        if torch.is_grad_enabled():
-            return x * self._norm(x, gamma, beta)
-        out = torch.empty_like(x)
 
-        def strip(rows: slice) -> None:
-            torch.mul(x[:, :, rows], self._norm(x[:, :, rows], gamma, beta), out=out[:, :, rows])
+        def normalised(x: Tensor) -> Tensor:
+            norm = linear(self, x * x, gamma, beta)
+            return x * (norm.sqrt() if self.inverse else norm.rsqrt())
 
-        each(strip, pieces(x.shape[2], STRIP // x.shape[3]))
-        return out
-
-    def _norm(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        norm = linear(self, (x * x).permute(0, 2, 3, 1), gamma, beta).permute(0, 3, 1, 2)
-        return norm.sqrt() if self.inverse else norm.rsqrt()
+        return positionwise(normalised, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):

@@ -156,7 +156,7 @@ class DenseAggregation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> the same."""
-        outputs = [positionwise(self.enter.at, x)]
+        outputs = [self.enter.at(x)]
         for stage in self.stages:
             _, widen, _, depthwise, _, narrow = stage
             hidden = positionwise(lambda part, widen=widen: gelu(widen.at(gelu(part.clone()))), outputs[-1])

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from threadpoolctl import LibController, ThreadpoolController
 from torch import Tensor
+from torch.nn import functional as F
 
 STRIP = 4096  # positions of a map that a thread takes at a time; their activations fit the cache
 
@@ -184,6 +185,12 @@ def pieces(total: int, most: int, unit: int = 1) -> list[slice]:
     count = min(units, -(-count // threads()) * threads())
     size = -(-units // count) * unit
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def rows_between(x: Tensor, first: int, last: int, right: int) -> Tensor:
+    """Rows of a map [B, H, W, C], with zeros beyond it, in a column before it and in some on its right."""
+    beyond = max(0, -first), max(0, last - x.shape[1])
+    return F.pad(x[:, max(0, first) : last], (0, 0, 1, right, *beyond))
 
 
 def positionwise(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.linear import linear
-from licodec.layers.parallel import each, pieces
+from licodec.layers.parallel import each, pieces, rows_between
 from licodec.layers.products import coding
 
 CACHED = 1 << 15  # float64 values that stay in a core's second-level cache, beside as many inputs
@@ -56,9 +56,7 @@ class Depthwise(nn.Conv2d):
         out = x.new_empty(len(x), height, width, channels)
 
         def strip(rows: slice) -> None:
-            first, last = rows.start - above, rows.stop - above + 2  # rows of x that are seen
-            beyond = max(0, -first), max(0, last - given)
-            seen = F.pad(x[:, max(0, first) : last], (0, 0, 1, 1, *beyond))
+            seen = rows_between(x, rows.start - above, rows.stop - above + 2, 1)
             result, count = self.bias, rows.stop - rows.start
             for row, column in itertools.product(range(3), repeat=2):
                 part = seen[:, row : row + count, column : column + width]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from licodec.layers.parallel import computed_once, each, pieces, threads
+from licodec.layers.parallel import computed_once, each, pieces, rows_between, threads
 from licodec.layers.products import matmul
 
 
@@ -58,10 +58,8 @@ class Scheme:
         position each would be multiples of 4096 bytes apart, which caches do not tell from
         one another. `out`: where the result goes, if it is given.
         """
-        height, width = x.shape[1:3]
-        first, last = self.m * tiles.start - 1, self.m * tiles.stop + 1
-        right = self.m * self.tiles(width) + 1 - width
-        x = F.pad(x[:, max(0, first) : last], (0, 0, 1, right, max(0, -first), max(0, last - height)))
+        right = self.m * self.tiles(x.shape[2]) + 1 - x.shape[2]
+        x = rows_between(x, self.m * tiles.start - 1, self.m * tiles.stop + 1, right)
         width, channels = x.shape[2:]
         matrix = self.input.to(x)
         x = matrix @ x.flatten(2).unfold(1, self.n, self.m).transpose(2, 3)  # every column, [B, rows, n, W * C]

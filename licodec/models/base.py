@@ -185,7 +185,7 @@ class CompressionModel(nn.Module):
                 for module in part.modules():
                     if hasattr(module, "freeze") and module not in inexact:
                         module.freeze()
-        for module in self.inexact():
+        for module in inexact:
             module.float()
         return self
 

@@ -15,11 +15,10 @@ from licodec.layers.activation import GELU
 from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
-from licodec.layers.parallel import each
 from licodec.layers.pointwise import Depthwise
 from licodec.layers.winograd import Shared
 from licodec.models.base import gaussian_bits, noisy, ste_round
-from licodec.models.slices import SliceModel, Supports, joined_for
+from licodec.models.slices import SliceModel, Supports, through
 
 DISTORTION_WEIGHT = 0.05
 
@@ -167,9 +166,8 @@ class CCA(SliceModel):
         self.add_heads(m, (224, 128))
 
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
-        mean, scale = super().supports(step, means, scales, earlier)
-        nafs = (self.mean_naf[step], mean), (self.scale_naf[step], scale)
-        return tuple(each(lambda pair: [Shared(pair[0](joined_for(*pair)))], nafs))
+        nafs = self.mean_naf[step], self.scale_naf[step]
+        return through(nafs, super().supports(step, means, scales, earlier))
 
     def add_training_parts(self) -> None:
         self.auxiliary = Auxiliary(self.slice_sizes, self.config.naf_dim, self.config.naf_depth)

@@ -27,9 +27,14 @@ from licodec.models.base import CompressionModel
 Supports = tuple[list[Shared], list[Shared]]
 
 
-def joined_for(network: nn.Module, support: list[Shared]) -> Tensor:
-    """The maps as one tensor of the network's precision."""
-    return side_by_side(support).to(next(network.parameters()).dtype)
+def through(networks: tuple[nn.Module, nn.Module], supports: Supports) -> Supports:
+    """What a network for the mean and one for the scale make of the supports, each in its own precision."""
+
+    def run(network: nn.Module, support: list[Shared]) -> list[Shared]:
+        return [Shared(network(side_by_side(support).to(next(network.parameters()).dtype)))]
+
+    mean, scale = each(lambda pair: run(*pair), zip(networks, supports, strict=True))
+    return mean, scale
 
 
 class SliceContext:

@@ -20,11 +20,10 @@ from licodec.layers.conv import (
     SubpelConv,
     conv3x3,
 )
-from licodec.layers.parallel import each
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
 from licodec.layers.winograd import Shared
-from licodec.models.slices import SliceModel, Supports, joined_for
+from licodec.models.slices import SliceModel, Supports, through
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the transformer halves in the six stages of g_a and g_s
 NO_SIGHT = float("-inf")
@@ -138,9 +137,8 @@ class TCM(SliceModel):
         return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), SubpelConv(2 * n, m))
 
     def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
-        mean, scale = super().supports(step, means, scales, earlier)
-        attentions = (self.mean_attention[step], mean), (self.scale_attention[step], scale)
-        return tuple(each(lambda pair: [Shared(pair[0](joined_for(*pair)))], attentions))
+        attentions = self.mean_attention[step], self.scale_attention[step]
+        return through(attentions, super().supports(step, means, scales, earlier))
 
 
 @dataclass(frozen=True)
