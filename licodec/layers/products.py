@@ -11,7 +11,6 @@ Their results differ by the rounding of the last bit, as those of any two machin
 from __future__ import annotations
 
 import functools
-import statistics
 import time
 from collections.abc import Callable
 
@@ -21,7 +20,8 @@ from torch import Tensor
 
 from licodec.layers.parallel import alone, each, pieces, threads
 
-TRIAL = (2, 96, 256)  # products as the slices' heads have them
+TRIAL = (4, 96, 256)  # products as the slices' heads have them
+ROUNDS = 6  # of a trial
 
 
 def coding(x: Tensor) -> bool:
@@ -30,18 +30,23 @@ def coding(x: Tensor) -> bool:
 
 
 def quickest(candidates: dict[str, Callable[[], object]]) -> str:
-    """The fastest of some functions that do the same, by running each a few times in one thread."""
+    """The fastest of some functions that do the same, by running them a few times in one thread.
+
+    They take turns, and each counts with its best time: what slows the machine for a
+    moment, as other programs do, decides nothing.
+    """
 
     def time_of(candidate: Callable[[], object]) -> float:
-        times = []
-        for _ in range(8):
-            start = time.perf_counter()
-            candidate()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times[1:])
+        start = time.perf_counter()
+        candidate()
+        return time.perf_counter() - start
 
-    taken = alone(lambda: {name: time_of(candidate) for name, candidate in candidates.items()})
-    return min(taken, key=lambda name: taken[name])
+    def trial() -> dict[str, float]:
+        rounds = [{name: time_of(candidate) for name, candidate in candidates.items()} for _ in range(1 + ROUNDS)]
+        return {name: min(taken[name] for taken in rounds[1:]) for name in candidates}  # the first one warms up
+
+    best = alone(trial)
+    return min(best, key=lambda name: best[name])
 
 
 def openblas(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
@@ -51,7 +56,7 @@ def openblas(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 @functools.cache
 def _fastest(dtype: torch.dtype) -> Callable[..., Tensor]:
-    """The faster of the two libraries for a batch of products, by a trial of some 10 ms."""
+    """The faster of the two libraries for a batch of products, by a trial of some 30 ms."""
     batch, rows, inner = TRIAL
     a, b = torch.ones(batch, rows, inner, dtype=dtype), torch.ones(batch, inner, inner, dtype=dtype)
     libraries = {"mkl": torch.matmul, "openblas": openblas}

@@ -105,7 +105,7 @@ def _by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) ->
 
 @functools.cache
 def _fastest_attention(dtype: torch.dtype) -> Callable[..., Tensor]:
-    """The faster of the two, by a trial of some 20 ms: torch's gains nothing from a second thread on some machines."""
+    """The faster of the two, by a trial of some 50 ms: torch's gains nothing from a second thread on some machines."""
     q, bias = torch.ones(16, 8, 64, 16, dtype=dtype), torch.zeros(1, 8, 64, 64, dtype=dtype)
     ways = {"fused": _fused, "products": _by_products}
     return ways[quickest({name: functools.partial(way, q, q, q, bias, 0.25) for name, way in ways.items()})]
