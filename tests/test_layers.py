@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from licodec.layers import activation, conv, dictionary, linear, products, winograd
+from licodec.layers import activation, conv, dictionary, linear, parallel, products, winograd
 from licodec.layers import window as window_layers
 from licodec.layers.conv import GDN, Conv1x1, Conv3x3, Conv5x5, Deconv5x5, SubpelConv
 from licodec.layers.dictionary import DictionaryAttention, GatedBlock
@@ -188,7 +188,8 @@ def test_a_gated_block_strip_by_strip_is_the_same(strip, dtype, monkeypatch):
     assert torch.equal(x, given)
 
 
-def test_dictionary_attention_with_folded_maps_is_the_same():
+@pytest.mark.parametrize("strip", [4, 1 << 20], ids=["in parts", "whole"])
+def test_dictionary_attention_with_folded_maps_is_the_same(strip, monkeypatch):
     torch.manual_seed(0)
     layer = DictionaryAttention(12, 6).double().requires_grad_(False)
     for scale in (layer.scale1, layer.scale2, layer.scale3):
@@ -199,6 +200,7 @@ def test_dictionary_attention_with_folded_maps_is_the_same():
         part.freeze()
     for parameter in (layer.mlp.fc2.weight, layer.aggregation.stages[-1][-1].weight):
         parameter.fill_(float("nan"))  # they are not needed any more
+    monkeypatch.setattr(parallel, "STRIP", strip)
     with torch.inference_mode():
         assert torch.allclose(layer(x, words), expected, atol=1e-12)
 

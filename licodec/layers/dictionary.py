@@ -7,6 +7,8 @@ TransNeXt (Shi, CVPR 2024).
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -71,15 +73,16 @@ class ConvGLU(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.gated(x, self.gate(x)))
+        return self.fc2(self.gated(x, self.spread(self.before_gate(x))))
 
-    def gate(self, x: Tensor) -> Tensor:
-        """[B, H, W, dim] -> [B, H, W, hidden]."""
-        return self.depthwise(self._before_gate(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-    def _before_gate(self, x: Tensor) -> Tensor:
+    def before_gate(self, x: Tensor) -> Tensor:
+        """[B, H, W, dim] -> [B, H, W, hidden], position by position."""
         hidden = self.fc2.in_features
         return linear(self, x, self.fc1.weight[:hidden], self.fc1.bias[:hidden], part="gate")
+
+    def spread(self, gate: Tensor, rows_given: bool = False) -> Tensor:
+        """The gate from its neighbourhood; see `Depthwise` for `rows_given`."""
+        return self.depthwise(gate.permute(0, 3, 1, 2), rows_given).permute(0, 2, 3, 1)
 
     def gated(self, x: Tensor, gate: Tensor) -> Tensor:
         """x [B, H, W, dim] mapped and gated, position by position."""
@@ -92,12 +95,11 @@ class ConvGLU(nn.Module):
         height, top, bottom = x.shape[1], rows.start, rows.stop
         first, last = max(0, top - 1), min(height, bottom + 1)
         normed = norm(x[:, first:last])
-        gate = self._before_gate(normed)
+        gate = self.before_gate(normed)
         beyond = (first - top + 1, bottom + 1 - last)  # rows above and below the map
         if any(beyond):
             gate = F.pad(gate, (0, 0, 0, 0, *beyond))
-        gate = self.depthwise(gate.permute(0, 3, 1, 2), rows_given=True).permute(0, 2, 3, 1)
-        return self.fc2(self.gated(normed[:, top - first : bottom - first], gate))
+        return self.fc2(self.gated(normed[:, top - first : bottom - first], self.spread(gate, rows_given=True)))
 
 
 class GatedBlock(nn.Module):
@@ -154,24 +156,39 @@ class DenseAggregation(nn.Module):
         for name in ("folded", "folded_bias"):
             self.register_buffer(name, None, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] -> the same."""
-        outputs = [self.enter.at(x)]
-        for stage in self.stages:
-            _, widen, _, depthwise, _, narrow = stage
-            hidden = positionwise(lambda part, widen=widen: gelu(widen.at(gelu(part.clone()))), outputs[-1])
-            hidden = depthwise(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            if stage is self.stages[-1] and self.folded is not None:
-                outputs.append(gelu(hidden))
-            else:
-                outputs.append(positionwise(lambda part, narrow=narrow: narrow.at(gelu(part)), hidden))
-        x = positionwise(self._joined, *outputs)
-        statistics = torch.cat([x.mean(3, keepdim=True), x.amax(3, keepdim=True)], 3)
-        return x * torch.sigmoid(self.mask(statistics.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` takes, from [B, H, W, C], position by position: the first features, and those widened."""
+        first = self.enter.at(x)
+        return first, self._widened(0, first)
 
-    def _joined(self, *outputs: Tensor) -> Tensor:
-        x = torch.cat(outputs, 3)
-        return self.join.at(x) if self.folded is None else linear(self, x, self.folded, self.folded_bias)
+    def forward(self, first: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The joined features [B, H, W, C], and their weights [B, H, W, 1]."""
+        outputs = [first]
+        for step, stage in enumerate(self.stages):
+            hidden = stage[3](hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            if step < 2:
+                output, hidden = positionwise(functools.partial(self._between, step), hidden)
+                outputs.append(output)
+        x, statistics = positionwise(self._joined, *outputs, hidden)
+        return x, torch.sigmoid(self.mask(statistics.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+
+    def _widened(self, step: int, x: Tensor) -> Tensor:
+        return gelu(self.stages[step][1].at(gelu(x.clone())))
+
+    def _between(self, step: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """A stage's output, and what the next one's depthwise convolution takes."""
+        output = self.stages[step][5].at(gelu(hidden))
+        return output, self._widened(step + 1, output)
+
+    def _joined(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The stages' outputs joined, the last one's from before its last map; and the mean and maximum of channels."""
+        *outputs, hidden = maps
+        last = gelu(hidden)
+        if self.folded is None:
+            x = self.join.at(torch.cat([*outputs, self.stages[-1][5].at(last)], 3))
+        else:
+            x = linear(self, torch.cat([*outputs, last], 3), self.folded, self.folded_bias)
+        return x, torch.cat([x.mean(3, keepdim=True), x.amax(3, keepdim=True)], 3)
 
     def freeze(self) -> None:
         """Join without the last stage's last map: nothing lies between the two."""
@@ -209,28 +226,35 @@ class DictionaryAttention(nn.Module):
             self.register_buffer(name, None, persistent=False)
 
     def forward(self, x: Tensor, dictionary: Tensor) -> Tensor:
-        x = self.enter(x.permute(0, 2, 3, 1))
-        local = self.aggregation(positionwise(self.norm_scale, x))
         words = self.norm_dictionary(dictionary)
         key, value = self._heads(self.key(words)[None]), self._heads(words[None])
-        found = positionwise(lambda *maps: self._found(*maps, key, value), x, local)
-        normed = positionwise(self.norm_mlp, found)
-        if self.leave_hidden is None:
-            return self.leave(torch.addcmul(self.mlp(normed), self.scale3, found)).permute(0, 3, 1, 2)
-        return positionwise(self._left, normed, self.mlp.gate(normed), found).permute(0, 3, 1, 2)
+        x, *features = positionwise(self._entered, x.permute(0, 2, 3, 1))
+        local, weights = self.aggregation(*features)
+        found, normed, gate = positionwise(lambda *maps: self._found(*maps, key, value), x, local, weights)
+        return positionwise(self._left, found, normed, self.mlp.spread(gate)).permute(0, 3, 1, 2)
 
-    def _found(self, x: Tensor, local: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """What each position finds in the dictionary, and a skip."""
-        x = torch.addcmul(local, self.scale1, x)
+    def _entered(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x mapped, and what the aggregation begins with."""
+        x = self.enter(x)
+        return x, *self.aggregation.begin(self.norm_scale(x))
+
+    def _found(self, x: Tensor, local: Tensor, weights: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """What each position finds in the dictionary, with a skip; the MLP's input; what its gate is made of."""
+        x = torch.addcmul(local * weights, self.scale1, x)
         b, h, w, dim = x.shape
         query = self._heads(self.query(self.norm_query(x)).reshape(b, h * w, dim)) * self.scale
         key, value = (words.expand(b, -1, -1, -1) for words in (key, value))
         found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return torch.addcmul(self.proj(found.transpose(1, 2).reshape(b, h, w, dim)), self.scale2, x)
+        found = torch.addcmul(self.proj(found.transpose(1, 2).reshape(b, h, w, dim)), self.scale2, x)
+        normed = self.norm_mlp(found)
+        return found, normed, self.mlp.before_gate(normed)
 
-    def _left(self, normed: Tensor, gate: Tensor, found: Tensor) -> Tensor:
+    def _left(self, found: Tensor, normed: Tensor, gate: Tensor) -> Tensor:
         """The MLP after its gate, a skip, and the last map."""
-        out = linear(self, self.mlp.gated(normed, gate), self.leave_hidden, self.leave_bias)
+        hidden = self.mlp.gated(normed, gate)
+        if self.leave_hidden is None:
+            return self.leave(torch.addcmul(self.mlp.fc2(hidden), self.scale3, found))
+        out = linear(self, hidden, self.leave_hidden, self.leave_bias)
         return out.add_(linear(self, found, self.leave_found, None))
 
     def freeze(self) -> None:

@@ -26,6 +26,7 @@ STRIP = 4096  # positions of a map that a thread takes at a time; their activati
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Maps = TypeVar("Maps", Tensor, tuple[Tensor, ...])
 
 _own = threading.local()
 
@@ -193,10 +194,10 @@ def rows_between(x: Tensor, first: int, last: int, right: int) -> Tensor:
     return F.pad(x[:, max(0, first) : last], (0, 0, 1, right, *beyond))
 
 
-def positionwise(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+def positionwise(function: Callable[..., Maps], *maps: Tensor) -> Maps:
     """function(*maps), for a function that works position by position; in parts in inference on the CPU.
 
-    Maps are [B, H, W, C], each with its own C, and so is the result.
+    Maps are [B, H, W, C], each with its own C, and so is the result: one of them or a tuple.
     """
     height, width = maps[0].shape[1:3]
     rows = pieces(height, STRIP // width)
@@ -205,12 +206,16 @@ def positionwise(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
     made: list[Tensor] = []
     lock = threading.Lock()
 
-    def part(rows: slice) -> None:
-        result = function(*(x[:, rows] for x in maps))
+    def part(rows: slice) -> bool:
+        results = function(*(x[:, rows] for x in maps))
+        several = isinstance(results, tuple)
+        results = results if several else (results,)
         with lock:
             if not made:
-                made.append(result.new_empty(len(result), height, *result.shape[2:]))
-        made[0][:, rows] = result
+                made.extend(result.new_empty(len(result), height, *result.shape[2:]) for result in results)
+        for whole, result in zip(made, results, strict=True):
+            whole[:, rows] = result
+        return several
 
-    each(part, rows)
-    return made[0]
+    several = each(part, rows)[0]
+    return tuple(made) if several else made[0]
