@@ -1,5 +1,6 @@
 """The published models: round trips of small ones, conversion, and the authors' numbers where `shared` is there."""
 
+import functools
 import importlib
 import json
 import os
@@ -264,9 +265,9 @@ def test_other_files_are_refused(tmp_path):
 GOLDEN = sorted(p.parent.name for p in SHARED.glob("upstream/*/golden.safetensors") if p.parent.name in MODELS)
 
 
-@pytest.fixture
-def author(tmp_path):
-    """Makes the authors' checkpoint of a model from the formula in `shared`."""
+@pytest.fixture(scope="session")
+def author(tmp_path_factory):
+    """Makes the authors' checkpoint of a model from the formula in `shared`, once for all tests."""
     folder = SHARED / "upstream"
     sys.path.insert(0, str(folder))
     try:
@@ -274,8 +275,9 @@ def author(tmp_path):
     finally:
         sys.path.remove(str(folder))
 
+    @functools.cache
     def make(name, **options):
-        path = tmp_path / f"{name}.pth.tar"
+        path = tmp_path_factory.mktemp("author") / f"{name}.pth.tar"
         torch.save(maker.build_checkpoint(*maker.load_spec(folder / name), **options), path)
         return path
 
