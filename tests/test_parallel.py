@@ -107,11 +107,9 @@ def test_positionwise_is_the_function(count, monkeypatch):
     x, y = torch.randn(2, 9, 7, 3), torch.randn(2, 9, 7, 5)
     with torch.inference_mode(), team(CPU):
         assert torch.equal(positionwise(lambda a, b: a[..., :1] * b, x, y), x[..., :1] * y)
-        double, (product, both) = (
-            positionwise(lambda a: 2 * a, x),
-            positionwise(lambda a, b: (a[..., :1] * b, -a), x, y),
-        )
-    assert torch.equal(double, 2 * x) and torch.equal(product, x[..., :1] * y) and torch.equal(both, -x)
+        double = positionwise(lambda a: 2 * a, x)
+        product, negative = positionwise(lambda a, b: (a[..., :1] * b, -a), x, y)
+    assert torch.equal(double, 2 * x) and torch.equal(product, x[..., :1] * y) and torch.equal(negative, -x)
 
 
 def test_what_is_computed_once_is_computed_once(count):

@@ -73,16 +73,12 @@ class ConvGLU(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.gated(x, self.spread(self.before_gate(x))))
+        return self.fc2(self.gated(x, self.depthwise.at(self.before_gate(x))))
 
     def before_gate(self, x: Tensor) -> Tensor:
         """[B, H, W, dim] -> [B, H, W, hidden], position by position."""
         hidden = self.fc2.in_features
         return linear(self, x, self.fc1.weight[:hidden], self.fc1.bias[:hidden], part="gate")
-
-    def spread(self, gate: Tensor, rows_given: bool = False) -> Tensor:
-        """The gate from its neighbourhood; see `Depthwise` for `rows_given`."""
-        return self.depthwise(gate.permute(0, 3, 1, 2), rows_given).permute(0, 2, 3, 1)
 
     def gated(self, x: Tensor, gate: Tensor) -> Tensor:
         """x [B, H, W, dim] mapped and gated, position by position."""
@@ -99,7 +95,8 @@ class ConvGLU(nn.Module):
         beyond = (first - top + 1, bottom + 1 - last)  # rows above and below the map
         if any(beyond):
             gate = F.pad(gate, (0, 0, 0, 0, *beyond))
-        return self.fc2(self.gated(normed[:, top - first : bottom - first], self.spread(gate, rows_given=True)))
+        gate = self.depthwise.at(gate, rows_given=True)
+        return self.fc2(self.gated(normed[:, top - first : bottom - first], gate))
 
 
 class GatedBlock(nn.Module):
@@ -165,20 +162,21 @@ class DenseAggregation(nn.Module):
         """The joined features [B, H, W, C], and their weights [B, H, W, 1]."""
         outputs = [first]
         for step, stage in enumerate(self.stages):
-            hidden = stage[3](hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            if step < 2:
+            if step:
                 output, hidden = positionwise(functools.partial(self._between, step), hidden)
                 outputs.append(output)
+            hidden = stage[3].at(hidden)
         x, statistics = positionwise(self._joined, *outputs, hidden)
         return x, torch.sigmoid(self.mask(statistics.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
 
     def _widened(self, step: int, x: Tensor) -> Tensor:
+        """What a stage's depthwise convolution takes, from the output before; that is left as it is."""
         return gelu(self.stages[step][1].at(gelu(x.clone())))
 
     def _between(self, step: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """A stage's output, and what the next one's depthwise convolution takes."""
-        output = self.stages[step][5].at(gelu(hidden))
-        return output, self._widened(step + 1, output)
+        """The output of the stage before, and what this one's depthwise convolution takes."""
+        output = self.stages[step - 1][5].at(gelu(hidden))
+        return output, self._widened(step, output)
 
     def _joined(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
         """The stages' outputs joined, the last one's from before its last map; and the mean and maximum of channels."""
@@ -231,7 +229,7 @@ class DictionaryAttention(nn.Module):
         x, *features = positionwise(self._entered, x.permute(0, 2, 3, 1))
         local, weights = self.aggregation(*features)
         found, normed, gate = positionwise(lambda *maps: self._found(*maps, key, value), x, local, weights)
-        return positionwise(self._left, found, normed, self.mlp.spread(gate)).permute(0, 3, 1, 2)
+        return positionwise(self._left, found, normed, self.mlp.depthwise.at(gate)).permute(0, 3, 1, 2)
 
     def _entered(self, x: Tensor) -> tuple[Tensor, ...]:
         """x mapped, and what the aggregation begins with."""

@@ -47,6 +47,10 @@ class Depthwise(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups)
         return self._exact(x, 0 if rows_given else 1)
 
+    def at(self, x: Tensor, rows_given: bool = False) -> Tensor:
+        """The same of [B, H, W, C]."""
+        return self(x.permute(0, 3, 1, 2), rows_given).permute(0, 2, 3, 1)
+
     def _exact(self, x: Tensor, above: int) -> Tensor:
         """Nine shifted products, some rows at a time so that they stay in the cache; torch would be far slower."""
         x = x.permute(0, 2, 3, 1)
