@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import threading
 import time
@@ -47,10 +48,46 @@ def test_items_go_to_as_many_threads_as_torch_has(count):
     assert seen == [count]  # a host's new threads are not limited
 
 
-def test_threads_are_shared_out(count):
+def test_only_parts_of_what_is_cut_are_not_cut_again(count):
     with team(CPU):
         shares = together(threads, lambda: each(lambda _: threads(), range(4)))
-    assert shares[0] == -(-count // 2) and set(shares[1]) == {1}
+    assert shares == [count, [1] * 4]
+
+
+def test_who_has_nothing_left_helps_the_others(count):
+    """One function is done at once; all threads then meet in the parts of the other one, and of one within it."""
+    meeting = threading.Barrier(count, timeout=20)
+
+    def parts() -> set[int]:
+        def part(_: int) -> int:
+            meeting.wait()
+            return threading.get_ident()
+
+        return set(each(part, range(count)))
+
+    with team(CPU):
+        _, (own, (nested, _)) = together(lambda: None, lambda: (parts(), together(parts, lambda: None)))
+    assert len(own) == len(nested) == count
+    assert own == nested
+
+
+def test_who_waits_takes_nothing_from_elsewhere(count):
+    """It may be about to compute what the others' work needs: each would wait for the other."""
+    if count == 1:
+        return
+
+    class Thing:
+        @parallel.computed_once
+        def value(self) -> list[int]:
+            return each(lambda i: time.sleep(0.002 * i) or i, range(2 * count))
+
+    def values(thing: Thing) -> list[list[int]]:
+        return each(lambda _: thing.value, range(3))
+
+    for _ in range(20):
+        with team(CPU):
+            found = together(*[functools.partial(values, Thing())] * (2 * count))
+        assert found == [[list(range(2 * count))] * 3] * (2 * count)
 
 
 def test_outside_of_a_team_the_caller_works_alone():

@@ -16,12 +16,18 @@ from licodec.layers.parallel import each, threads
 CACHED = 1 << 16  # values at a time
 
 
-def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a function that changes what it is given, element by element."""
+def in_parts(function: Callable[..., object], x: Tensor, *others: Tensor) -> Tensor:
+    """x, changed by function(x, *others), which goes element by element; all are of one shape."""
     if x.dtype != torch.float64 and threads() == 1:
-        return function(x)
-    dense = x.permute(0, 2, 3, 1) if x.ndim == 4 and not x.is_contiguous() else x  # channels_last
-    each(function, dense.view(-1).split(CACHED) if dense.is_contiguous() else [dense])
+        function(x, *others)
+        return x
+    maps = x, *others
+    if x.ndim == 4 and not x.is_contiguous():  # channels_last
+        maps = tuple(t.permute(0, 2, 3, 1) for t in maps)
+    if all(t.is_contiguous() for t in maps):
+        each(lambda parts: function(*parts), zip(*(t.view(-1).split(CACHED) for t in maps), strict=True))
+    else:
+        function(*maps)
     return x
 
 
@@ -29,7 +35,7 @@ def gelu(x: Tensor) -> Tensor:
     """GELU with erf, not its approximation."""
     if torch.is_grad_enabled():
         return F.gelu(x)
-    return _in_parts(_exact_gelu if x.dtype == torch.float64 else torch.ops.aten.gelu_, x)
+    return in_parts(_exact_gelu if x.dtype == torch.float64 else torch.ops.aten.gelu_, x)
 
 
 def _exact_gelu(x: Tensor) -> Tensor:
@@ -39,12 +45,19 @@ def _exact_gelu(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """ReLU."""
-    return F.relu(x) if torch.is_grad_enabled() else _in_parts(F.relu_, x)
+    return F.relu(x) if torch.is_grad_enabled() else in_parts(F.relu_, x)
 
 
-def leaky_relu(x: Tensor) -> Tensor:
-    """LeakyReLU with a slope of 0.01."""
-    return F.leaky_relu(x) if torch.is_grad_enabled() else _in_parts(F.leaky_relu_, x)
+def leaky_relu(x: Tensor, plus: Tensor | None = None) -> Tensor:
+    """LeakyReLU with a slope of 0.01; `plus` is added to the result."""
+    if torch.is_grad_enabled():
+        return F.leaky_relu(x) if plus is None else F.leaky_relu(x) + plus
+    return in_parts(F.leaky_relu_, x) if plus is None else in_parts(lambda x, y: F.leaky_relu_(x).add_(y), x, plus)
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y."""
+    return x + y if torch.is_grad_enabled() else in_parts(Tensor.add_, x, y)
 
 
 class GELU(nn.GELU):

@@ -11,16 +11,60 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from licodec.layers import winograd
 from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import ACTIVATIONS, linear
-from licodec.layers.parallel import positionwise
+from licodec.layers.parallel import STRIP, by_rows, pieces, positionwise, rows_between
 from licodec.layers.products import coding
 from licodec.layers.winograd import Shared, side_by_side
 
 LEAST_CHANNELS = 64  # of a convolution that Winograd's algorithm makes faster in float32
+
+
+class Conv(nn.Conv2d):
+    """torch's; in inference on the CPU some rows at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not coding(x):
+            return super().forward(x)
+        sizes = self.padding, self.kernel_size, self.stride
+        (padding, beside), (kernel, _), (stride, _) = sizes
+        x = x.permute(0, 2, 3, 1).contiguous()
+        height, width = ((side + 2 * p - k) // s + 1 for side, p, k, s in zip(x.shape[1:3], *sizes, strict=True))
+
+        def band(rows: slice) -> Tensor:
+            first, last = rows.start * stride - padding, (rows.stop - 1) * stride - padding + kernel
+            seen = rows_between(x, first, last).permute(0, 3, 1, 2)
+            return F.conv2d(seen, self.weight, self.bias, self.stride, (0, beside), 1, self.groups).permute(0, 2, 3, 1)
+
+        return by_rows(band, pieces(height, STRIP // width)).permute(0, 3, 1, 2)
+
+
+class Deconv(nn.ConvTranspose2d):
+    """torch's, which multiplies the size by its stride; in inference on the CPU some rows at a time."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, kernel // 2, stride - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not coding(x):
+            return super().forward(x)
+        (padding, beside), (kernel, _), (stride, _) = self.padding, self.kernel_size, self.stride
+        # row i of the input adds to `kernel` rows of the output, from i * stride - padding on
+        above, below = -((padding - kernel + 1) // stride), (stride - 1 + padding) // stride
+
+        def band(rows: slice) -> Tensor:
+            first = max(0, rows.start - above)
+            seen = x[:, :, first : rows.stop + below]
+            extra = 0, self.output_padding[1]
+            out = F.conv_transpose2d(seen, self.weight, self.bias, self.stride, (0, beside), extra)
+            start = (rows.start - first) * stride + padding
+            return out[:, :, start : start + (rows.stop - rows.start) * stride].permute(0, 2, 3, 1)
+
+        return by_rows(band, pieces(x.shape[2], x.shape[2]), stride).permute(0, 3, 1, 2)
 
 
 class _Fast(nn.Module):
@@ -51,7 +95,7 @@ class _Fast(nn.Module):
         return min(self.in_channels, self.out_channels)
 
 
-class Conv3x3(_Fast, nn.Conv2d):
+class Conv3x3(_Fast, Conv):
     """A 3x3 convolution that keeps the size; in float64, which torch does slowly, always by Winograd's algorithm."""
 
     kind = "same"
@@ -76,7 +120,7 @@ class Conv3x3(_Fast, nn.Conv2d):
         return winograd.conv3x3(x, kernels, self.bias)
 
 
-class Conv5x5(_Fast, nn.Conv2d):
+class Conv5x5(_Fast, Conv):
     """A 5x5 convolution that halves the size."""
 
     kind = "strided"
@@ -85,13 +129,13 @@ class Conv5x5(_Fast, nn.Conv2d):
         super().__init__(in_channels, out_channels, 5, 2, 2)
 
 
-class Deconv5x5(_Fast, nn.ConvTranspose2d):
+class Deconv5x5(_Fast, Deconv):
     """The transposed 5x5 convolution, which doubles the size."""
 
     kind = "transposed"
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 5, 2, 2, output_padding=1)
+        super().__init__(in_channels, out_channels, 5, 2)
 
 
 class SubpelConv(_Fast, nn.Sequential):
@@ -120,10 +164,11 @@ class Conv1x1(nn.Conv2d):
         return linear(self, x, self.weight[:, :, 0, 0], self.bias, activation)
 
     def finish(self, x: Tensor, skip: Tensor, before: str = "none", after: str = "none") -> Tensor:
-        """after(self(before(x)) + skip); in inference what lies between stays in the cache."""
+        """after(self(before(x)) + skip); in inference what lies between stays in the cache, and x is lost."""
         first, last = ACTIVATIONS[before], ACTIVATIONS[after]
-        maps = (t.permute(0, 2, 3, 1) for t in (x, skip))
-        return positionwise(lambda x, skip: last(self.at(first(x)).add_(skip)), *maps).permute(0, 3, 1, 2)
+        x, skip = (t.permute(0, 2, 3, 1) for t in (x, skip))
+        out = x if self.in_channels == self.out_channels else None
+        return positionwise(lambda x, skip: last(self.at(first(x)).add_(skip)), x, skip, out=out).permute(0, 3, 1, 2)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -132,7 +177,7 @@ def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) 
         return Conv3x3(in_channels, out_channels)
     if (kernel, stride) == (5, 2):
         return Conv5x5(in_channels, out_channels)
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
+    return Conv(in_channels, out_channels, kernel, stride, kernel // 2)
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -144,7 +189,7 @@ def deconv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2
     """The transposed convolution that multiplies the size by its stride."""
     if (kernel, stride) == (5, 2):
         return Deconv5x5(in_channels, out_channels)
-    return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride, kernel // 2, output_padding=stride - 1)
+    return Deconv(in_channels, out_channels, kernel, stride)
 
 
 def hyper_analysis(widths: list[int]) -> nn.Sequential:
@@ -186,15 +231,18 @@ class GDN(nn.Module):
         self.beta = nn.Parameter((torch.ones(channels) + self.PEDESTAL).sqrt())
         self.gamma = nn.Parameter((0.1 * torch.eye(channels) + self.PEDESTAL).sqrt())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """`plus` is added to the result. In inference x is lost."""
         beta = lower_bound(self.beta, (self.BETA_MIN + self.PEDESTAL) ** 0.5) ** 2 - self.PEDESTAL
         gamma = lower_bound(self.gamma, self.PEDESTAL**0.5) ** 2 - self.PEDESTAL
 
-        def normalised(x: Tensor) -> Tensor:
+        def normalised(x: Tensor, *plus: Tensor) -> Tensor:
             norm = linear(self, x * x, gamma, beta)
-            return x * (norm.sqrt() if self.inverse else norm.rsqrt())
+            out = x * (norm.sqrt() if self.inverse else norm.rsqrt())
+            return out.add_(*plus) if plus else out
 
-        return positionwise(normalised, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x, *rest = (t.permute(0, 2, 3, 1) for t in (x, plus) if t is not None)
+        return positionwise(normalised, x, *rest, out=x).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -207,7 +255,7 @@ class ResidualBlock(nn.Module):
         self.skip = Conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return leaky_relu(self.conv2(leaky_relu(self.conv1(x)))).add_(self.skip(x))
+        return leaky_relu(self.conv2(leaky_relu(self.conv1(x))), plus=self.skip(x))
 
 
 class ResidualBlockWithStride(nn.Module):
@@ -218,10 +266,10 @@ class ResidualBlockWithStride(nn.Module):
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.gdn = GDN(out_channels)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1, stride)
+        self.skip = Conv(in_channels, out_channels, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gdn(self.conv2(leaky_relu(self.conv1(x)))).add_(self.skip(x))
+        return self.gdn(self.conv2(leaky_relu(self.conv1(x))), plus=self.skip(x))
 
 
 class ResidualBlockUpsample(nn.Module):
@@ -235,7 +283,7 @@ class ResidualBlockUpsample(nn.Module):
         self.upsample = SubpelConv(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.igdn(self.conv(leaky_relu(self.subpel_conv(x)))).add_(self.upsample(x))
+        return self.igdn(self.conv(leaky_relu(self.subpel_conv(x))), plus=self.upsample(x))
 
 
 class ResidualUnit(nn.Module):
@@ -269,4 +317,7 @@ class GatedAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(x, self.conv_a(x), torch.sigmoid(self.conv_b(self.before(x))))
+        maps = (x, self.conv_a(x), self.conv_b(self.before(x)))
+        return positionwise(
+            lambda x, a, b: torch.addcmul(x, a, torch.sigmoid(b)), *(t.permute(0, 2, 3, 1) for t in maps)
+        ).permute(0, 3, 1, 2)

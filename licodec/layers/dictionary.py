@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.activation import GELU, gelu
-from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv
+from licodec.layers.activation import GELU, add, gelu
+from licodec.layers.conv import Conv, Conv1x1, conv, conv3x3, deconv
 from licodec.layers.linear import Linear, linear
 from licodec.layers.parallel import STRIP, each, pieces, positionwise
 from licodec.layers.pointwise import Depthwise
@@ -135,7 +135,7 @@ class GatedStage(nn.Module):
         out = x.permute(0, 2, 3, 1)
         for layer in self.layers:
             out = layer(out)
-        return self.conv(out.permute(0, 3, 1, 2)).add_(x)
+        return add(self.conv(out.permute(0, 3, 1, 2)), x)
 
 
 class DenseAggregation(nn.Module):
@@ -149,7 +149,7 @@ class DenseAggregation(nn.Module):
             for _ in range(3)
         )
         self.join = Conv1x1(4 * dim, dim)
-        self.mask = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.mask = Conv(2, 1, 7, padding=3, bias=False)
         for name in ("folded", "folded_bias"):
             self.register_buffer(name, None, persistent=False)
 

@@ -84,11 +84,14 @@ def linear(
 
     def map_rows(x: Tensor) -> Tensor:
         if x.dtype == torch.float64:
-            y = matmul(x, weight.T)
-            return activate(y if bias is None else y.add_(bias))
+            return exactly(x)
         if way == "fused":
             return _onednn(x, owner.__dict__[part], bias, activation)
         return activate(F.linear(x, weight, bias) if way == "plain" else _onednn(x, owner.__dict__[part], bias, "none"))
+
+    def exactly(x: Tensor, out: Tensor | None = None) -> Tensor:
+        y = matmul(x, weight.T, out=out)
+        return activate(y if bias is None else y.add_(bias))
 
     rows = x.reshape(-1, x.shape[-1])
     if threads() == 1 or x.numel() * len(weight) < LEAST_SHARED:
@@ -96,7 +99,10 @@ def linear(
     out = x.new_empty(len(rows), len(weight))
 
     def piece(part: slice) -> None:
-        out[part] = map_rows(rows[part])
+        if x.dtype == torch.float64 and coding(x):
+            exactly(rows[part], out[part])
+        else:
+            out[part] = map_rows(rows[part])
 
     each(piece, pieces(len(rows), STRIP))
     return out.view(*x.shape[:-1], -1)

@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import torch
@@ -32,15 +32,16 @@ _own = threading.local()
 
 
 def threads() -> int:
-    """How many threads the caller may use: 1 outside of a `team`."""
-    return getattr(_own, "threads", 1)
+    """How many threads the caller's work is to be cut for: 1 outside of a `team`, and for parts of what is cut."""
+    team, batch = getattr(_own, "team", None), getattr(_own, "batch", None)
+    return team.size if team and (batch is None or batch.divisible) else 1
 
 
 def _work_alone() -> None:
-    """Let torch's operations in this new thread use no other; what it does in threads yet to come stays as it is."""
+    """Let torch's operations in this thread use no other; what it does in threads yet to come stays as it is."""
     everyone = torch.get_num_threads()
     torch.set_num_threads(1)  # for this thread, and for those to come
-    _own.helper = True
+    _own.alone = True
     restorer = threading.Thread(target=torch.set_num_threads, args=(everyone,))
     restorer.start()
     restorer.join()
@@ -91,70 +92,170 @@ def _libraries() -> list[LibController]:
 _openblas = _OpenBLAS()
 
 
+class _Batch:
+    """The items of one call of `each` or `together`: whoever is free takes the next one."""
+
+    def __init__(self, function: Callable[[Any], Any], items: list[Any], divisible: bool) -> None:
+        self.function, self.items, self.divisible = function, items, divisible
+        self.parent: _Batch | None = getattr(_own, "batch", None)
+        self.inference = torch.is_inference_mode_enabled()
+        self.waiting = deque(range(len(items)))
+        self.results: list[Any] = [None] * len(items)
+        self.helpers = 0  # threads that work on it beside its owner
+        self.error: BaseException | None = None
+
+    def work(self) -> None:
+        """Do items until none is left; an error ends it for all."""
+        before, _own.batch = getattr(_own, "batch", None), self
+        try:
+            with torch.inference_mode(self.inference):
+                while (i := self._next()) is not None:
+                    self.results[i] = self.function(self.items[i])
+        except BaseException as error:  # an interruption too: others may still be at work
+            self.waiting.clear()
+            self.error = self.error or error
+        finally:
+            _own.batch = before
+
+    def _next(self) -> int | None:
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
+
+    def within(self, other: _Batch | None) -> bool:
+        """Whether it was begun by an item of the other one; any batch is within None."""
+        batch: _Batch | None = self
+        while batch is not other and batch is not None:
+            batch = batch.parent
+        return batch is other
+
+
+class _Team:
+    """The threads that work for one caller: itself, and `size` - 1 others that take what is left to take."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.closed = size, False
+        self.lock = threading.Lock()
+        self.begun: list[_Batch] = []
+        self.idle: list[tuple[threading.Condition, _Batch | None]] = []
+
+    def run(self, batch: _Batch) -> list[Any]:
+        with self.lock:
+            self.begun.append(batch)
+            for condition, root in self.idle:
+                if batch.within(root):
+                    condition.notify()
+        try:
+            batch.work()
+            self._help(batch)
+        finally:
+            batch.waiting.clear()  # if this thread is interrupted while it waits, nothing more is begun
+            with self.lock:
+                self.begun.remove(batch)
+        if batch.error:
+            raise batch.error
+        return batch.results
+
+    def serve(self) -> None:
+        """What a helper does."""
+        _own.team = self
+        try:
+            self._help(None)
+        finally:
+            _own.team = None
+
+    def _help(self, root: _Batch | None) -> None:
+        """Work on what was begun within a batch until all of that is done; on anything until the end if None.
+
+        Who waits for a batch helps nowhere else: it may hold what others wait for.
+        """
+        condition = threading.Condition(self.lock)
+        with self.lock:
+            while True:
+                batch = next((batch for batch in self.begun if batch.waiting and batch.within(root)), None)
+                if batch is not None:
+                    self._help_with(batch)
+                elif self.closed if root is None else not root.helpers:
+                    return
+                else:
+                    place = (condition, root)
+                    self.idle.append(place)
+                    try:
+                        condition.wait()
+                    finally:
+                        self.idle.remove(place)
+
+    def _help_with(self, batch: _Batch) -> None:
+        """Called and left with the lock held."""
+        batch.helpers += 1
+        self.lock.release()
+        try:
+            batch.work()
+        finally:
+            self.lock.acquire()
+            batch.helpers -= 1
+            for condition, root in self.idle:
+                if root is batch:
+                    condition.notify()
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+            for condition, _ in self.idle:
+                condition.notify()
+
+
 @contextlib.contextmanager
 def team(device: torch.device) -> Iterator[None]:
-    """Within it, `each` uses as many threads as torch does outside. For the CPU; elsewhere nothing changes."""
+    """Within it, `each` uses as many threads as torch does outside, and every operation of torch one.
+
+    For the CPU; elsewhere nothing changes.
+    """
     count = torch.get_num_threads()
-    if device.type != "cpu" or count == 1 or threads() > 1:
+    if device.type != "cpu" or count == 1:
         yield
         return
-    _own.threads = count
+    members = _Team(count)
+    helpers = [_pool().submit(members.serve) for _ in range(count - 1)]
+    _work_alone()
+    _own.team = members
     try:
         with _openblas.alone():
             yield
     finally:
-        _own.threads = 1
+        _own.team, _own.alone = None, False
+        torch.set_num_threads(count)
+        members.close()
+        wait(helpers)
 
 
-def _next(waiting: deque[int]) -> int | None:
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None
+def _shared(function: Callable[[Item], Result], items: Iterable[Item], divisible: bool) -> list[Result]:
+    items, team = list(items), getattr(_own, "team", None)
+    if team is None or len(items) < 2 or threads() == 1:
+        return [function(item) for item in items]
+    return team.run(_Batch(function, items, divisible))
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """function(item) of all items, side by side if the caller may use several threads.
+    """function(item) of all items, parts of one operation, side by side if the caller may use several threads.
 
     If one fails, its error is raised when those that had begun are done.
     """
-    items = list(items)
-    available = threads()
-    count = min(available, len(items))
-    if count < 2:
-        return [function(item) for item in items]
-    results: list[Result] = [None] * len(items)
-    waiting = deque(range(len(items)))
-    inference = torch.is_inference_mode_enabled()
+    return _shared(function, items, divisible=False)
 
-    def work(share: int) -> None:
-        _own.threads = share
-        try:
-            with torch.inference_mode(inference):
-                while (i := _next(waiting)) is not None:
-                    results[i] = function(items[i])
-        except BaseException:
-            waiting.clear()
-            raise
 
-    helpers = [_pool().submit(work, available // count + (i < available % count)) for i in range(count)]
-    try:
-        errors = [helper.exception() for helper in helpers]
-    finally:
-        waiting.clear()  # if this thread is interrupted while it waits, nothing more is begun
-    for error in filter(None, errors):
-        raise error
-    return results
+def together(*functions: Callable[[], Result]) -> list[Result]:
+    """What some functions give, called side by side as by `each`; but within them `each` shares out work again.
+
+    So threads that have none left help the others.
+    """
+    return _shared(lambda function: function(), functions, divisible=True)
 
 
 def alone(function: Callable[[], Result]) -> Result:
     """What the function gives in a thread whose operations use no other, as those within `each` do."""
-    return function() if getattr(_own, "helper", False) else _pool().submit(function).result()
-
-
-def together(*functions: Callable[[], Result]) -> list[Result]:
-    """What the functions give, called as `each` does."""
-    return each(lambda function: function(), functions)
+    return function() if getattr(_own, "alone", False) else _pool().submit(function).result()
 
 
 class computed_once:
@@ -188,34 +289,49 @@ def pieces(total: int, most: int, unit: int = 1) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def rows_between(x: Tensor, first: int, last: int, right: int) -> Tensor:
-    """Rows of a map [B, H, W, C], with zeros beyond it, in a column before it and in some on its right."""
-    beyond = max(0, -first), max(0, last - x.shape[1])
-    return F.pad(x[:, max(0, first) : last], (0, 0, 1, right, *beyond))
+def rows_between(x: Tensor, first: int, last: int, left: int = 0, right: int = 0) -> Tensor:
+    """Rows of a map [B, H, W, C], with zeros beyond it, in some columns before it and in some on its right."""
+    beyond = left, right, max(0, -first), max(0, last - x.shape[1])
+    x = x[:, max(0, first) : last]
+    return F.pad(x, (0, 0, *beyond)) if any(beyond) else x
 
 
-def positionwise(function: Callable[..., Maps], *maps: Tensor) -> Maps:
-    """function(*maps), for a function that works position by position; in parts in inference on the CPU.
+def by_rows(function: Callable[[slice], Maps], rows: list[slice], scale: int = 1, out: Tensor | None = None) -> Maps:
+    """A map [B, scale * H, W, C], or a tuple of some, put together from what a function gives; for inference.
 
-    Maps are [B, H, W, C], each with its own C, and so is the result: one of them or a tuple.
+    Args:
+        function: gives [B, scale * n, W, C] for n of the H rows.
+        rows: those that it is given at a time, as `pieces` has them.
+        out: where a single map may go.
     """
-    height, width = maps[0].shape[1:3]
-    rows = pieces(height, STRIP // width)
-    if len(rows) == 1 or not torch.is_inference_mode_enabled() or maps[0].device.type != "cpu":
-        return function(*maps)
-    made: list[Tensor] = []
+    if len(rows) == 1:
+        return function(rows[0])
+    height = scale * rows[-1].stop
+    made = [] if out is None else [out]
     lock = threading.Lock()
 
     def part(rows: slice) -> bool:
-        results = function(*(x[:, rows] for x in maps))
+        results = function(rows)
         several = isinstance(results, tuple)
         results = results if several else (results,)
         with lock:
             if not made:
                 made.extend(result.new_empty(len(result), height, *result.shape[2:]) for result in results)
         for whole, result in zip(made, results, strict=True):
-            whole[:, rows] = result
+            whole[:, scale * rows.start : scale * rows.stop] = result
         return several
 
     several = each(part, rows)[0]
     return tuple(made) if several else made[0]
+
+
+def positionwise(function: Callable[..., Maps], *maps: Tensor, out: Tensor | None = None) -> Maps:
+    """function(*maps), for a function that works position by position; in inference on the CPU `by_rows`.
+
+    Maps are [B, H, W, C], each with its own C, and so is the result: one of them or a tuple.
+    `out`: where a single one may go in inference; may be one of the maps, which then is lost.
+    """
+    if not torch.is_inference_mode_enabled() or maps[0].device.type != "cpu":
+        return function(*maps)
+    height, width = maps[0].shape[1:3]
+    return by_rows(lambda rows: function(*(x[:, rows] for x in maps)), pieces(height, STRIP // width), out=out)

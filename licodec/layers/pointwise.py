@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.layers.conv import Conv
 from licodec.layers.linear import linear
-from licodec.layers.parallel import each, pieces, rows_between
+from licodec.layers.parallel import each, pieces, positionwise, rows_between
 from licodec.layers.products import coding
 
 CACHED = 1 << 15  # float64 values that stay in a core's second-level cache, beside as many inputs
@@ -30,11 +31,15 @@ class Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if coding(x) or x.dtype == torch.float64:  # torch has no fast float64 convolution
-            return linear(self, x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+            return self.at(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return F.conv2d(x, self.weight[:, :, None, None], self.bias)
 
+    def at(self, x: Tensor) -> Tensor:
+        """The same of [B, H, W, in]."""
+        return linear(self, x, self.weight, self.bias)
 
-class Depthwise(nn.Conv2d):
+
+class Depthwise(Conv):
     """A 3x3 convolution of each channel with zeros around, [B, C, H, W] -> the same."""
 
     def __init__(self, channels: int) -> None:
@@ -43,8 +48,9 @@ class Depthwise(nn.Conv2d):
     def forward(self, x: Tensor, rows_given: bool = False) -> Tensor:
         """`rows_given`: x already has the row above and the row below, and loses them."""
         if x.dtype != torch.float64 or torch.is_grad_enabled():
-            padding = (0 if rows_given else 1, 1)
-            return F.conv2d(x, self.weight, self.bias, padding=padding, groups=self.groups)
+            if not rows_given:
+                return super().forward(x)
+            return F.conv2d(x, self.weight, self.bias, padding=(0, 1), groups=self.groups)
         return self._exact(x, 0 if rows_given else 1)
 
     def at(self, x: Tensor, rows_given: bool = False) -> Tensor:
@@ -60,7 +66,7 @@ class Depthwise(nn.Conv2d):
         out = x.new_empty(len(x), height, width, channels)
 
         def strip(rows: slice) -> None:
-            seen = rows_between(x, rows.start - above, rows.stop - above + 2, 1)
+            seen = rows_between(x, rows.start - above, rows.stop - above + 2, 1, 1)
             result, count = self.bias, rows.stop - rows.start
             for row, column in itertools.product(range(3), repeat=2):
                 part = seen[:, row : row + count, column : column + width]
@@ -84,5 +90,11 @@ class ResidualBlock(nn.Module):
             self.depthwise.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.leaky_relu(self.expand(self.depthwise(x)), 0.1)
-        return x + self.reduce(hidden)
+        local = self.depthwise(x)
+        if not coding(x):
+            return x + self.reduce(F.leaky_relu(self.expand(local), 0.1))
+
+        def block(x: Tensor, local: Tensor) -> Tensor:
+            return self.reduce.at(F.leaky_relu_(self.expand.at(local), 0.1)).add_(x)
+
+        return positionwise(block, *(t.permute(0, 2, 3, 1) for t in (x, local))).permute(0, 3, 1, 2)

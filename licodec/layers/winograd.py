@@ -59,7 +59,7 @@ class Scheme:
         one another. `out`: where the result goes, if it is given.
         """
         right = self.m * self.tiles(x.shape[2]) + 1 - x.shape[2]
-        x = rows_between(x, self.m * tiles.start - 1, self.m * tiles.stop + 1, right)
+        x = rows_between(x, self.m * tiles.start - 1, self.m * tiles.stop + 1, 1, right)
         width, channels = x.shape[2:]
         matrix = self.input.to(x)
         x = matrix @ x.flatten(2).unfold(1, self.n, self.m).transpose(2, 3)  # every column, [B, rows, n, W * C]

@@ -11,6 +11,7 @@ plain concatenations, overrides `supports`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -20,7 +21,7 @@ from licodec.entropy.tables import Tables
 from licodec.layers.activation import GELU
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
-from licodec.layers.parallel import each, together
+from licodec.layers.parallel import together
 from licodec.layers.winograd import Joined, Shared, side_by_side
 from licodec.models.base import CompressionModel
 
@@ -33,7 +34,7 @@ def through(networks: tuple[nn.Module, nn.Module], supports: Supports) -> Suppor
     def run(network: nn.Module, support: list[Shared]) -> list[Shared]:
         return [Shared(network(side_by_side(support).to(next(network.parameters()).dtype)))]
 
-    mean, scale = each(lambda pair: run(*pair), zip(networks, supports, strict=True))
+    mean, scale = together(*map(functools.partial, (run, run), networks, supports))
     return mean, scale
 
 
@@ -68,9 +69,9 @@ class SliceContext:
         if not model.mean_heads:
             self.known += [tuple(map(side_by_side, pair)) for pair in supports]
             return
-        calls = [(model.scale_heads[k], scale) for k, (_, scale) in zip(steps, supports, strict=True)]
-        calls += [(model.mean_heads[k], mean) for k, (mean, _) in zip(steps, supports, strict=True)]
-        results = each(lambda call: call[0](call[1]), calls)
+        calls = [functools.partial(model.scale_heads[k], scale) for k, (_, scale) in zip(steps, supports, strict=True)]
+        calls += [functools.partial(model.mean_heads[k], mean) for k, (mean, _) in zip(steps, supports, strict=True)]
+        results = together(*calls)
         self.known += zip(results[len(steps) :], results[: len(steps)], strict=True)
 
     def push(self, step: int, part: Tensor) -> None:
@@ -81,7 +82,7 @@ class SliceContext:
 
     def _corrected(self, count: int) -> list[Shared]:
         """The first slices after latent residual prediction, which waits until somebody asks: encoders need few."""
-        self.slices += each(self._correct, range(len(self.slices), count))
+        self.slices += together(*(functools.partial(self._correct, step) for step in range(len(self.slices), count)))
         return self.slices[:count]
 
     def _correct(self, step: int) -> Shared:

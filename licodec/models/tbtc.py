@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from licodec.layers.activation import ReLU
-from licodec.layers.conv import GDN, conv, conv3x3, deconv, head
+from licodec.layers.conv import GDN, Conv, conv, conv3x3, deconv, head
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
 from licodec.layers.winograd import Shared
 from licodec.models.slices import SliceModel, Supports
@@ -131,7 +131,7 @@ def swin_down(channels: int, dims: tuple[int, ...], depths: tuple[int, ...], win
         SwinStage(dim, depth, HEADS, window, PatchMerging(dim, after) if after else None, HEAD_SCALE)
         for dim, depth, after in zip(dims, depths, (*dims[1:], 0), strict=True)
     ]
-    return SwinTransform(stages, nn.Conv2d(channels, dims[0], 2, 2))
+    return SwinTransform(stages, Conv(channels, dims[0], 2, 2))
 
 
 def swin_up(dims: tuple[int, ...], depths: tuple[int, ...], window: int, channels: int) -> SwinTransform:

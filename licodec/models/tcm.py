@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from licodec.layers.activation import add
 from licodec.layers.conv import (
     Conv1x1,
     GatedAttention,
@@ -58,7 +59,7 @@ class MixtureBlock(nn.Module):
             local = self.conv_block(local) + local  # a second identity: conv_block has its own
             both = torch.cat([local, self.trans_block(positions).permute(0, 3, 1, 2)], 1)
         else:  # the same where it lies: new memory costs as much as a layer
-            local.add_(self.conv_block(local))
+            add(local, self.conv_block(local))
             self.trans_block(positions, out=positions)
         return self.conv1_2.finish(both, x)
 
