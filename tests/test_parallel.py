@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import threading
 import time
@@ -72,22 +71,34 @@ def test_who_has_nothing_left_helps_the_others(count):
 
 
 def test_who_waits_takes_nothing_from_elsewhere(count):
-    """It may be about to compute what the others' work needs: each would wait for the other."""
-    if count == 1:
+    """It may hold what others wait for: here, a lock."""
+    if count < 3:
         return
+    lock, meeting, begun = threading.Lock(), threading.Barrier(2, timeout=20), threading.Event()
 
-    class Thing:
-        @parallel.computed_once
-        def value(self) -> list[int]:
-            return each(lambda i: time.sleep(0.002 * i) or i, range(2 * count))
+    def value() -> int:
+        assert lock.acquire(timeout=5)
+        owner = threading.get_ident()
 
-    def values(thing: Thing) -> list[list[int]]:
-        return each(lambda _: thing.value, range(3))
+        def part(_: int) -> None:
+            meeting.wait()  # the owner has a helper
+            begun.set()
+            time.sleep(0.2 * (threading.get_ident() != owner))
 
-    for _ in range(20):
-        with team(CPU):
-            found = together(*[functools.partial(values, Thing())] * (2 * count))
-        assert found == [[list(range(2 * count))] * 3] * (2 * count)
+        try:
+            if not begun.is_set():
+                each(part, range(2))
+        finally:
+            lock.release()
+        return owner
+
+    def others() -> list[int]:
+        begun.wait(20)
+        return each(lambda _: value(), range(count))
+
+    with team(CPU):
+        first, rest = together(value, others)
+    assert first and len(rest) == count
 
 
 def test_outside_of_a_team_the_caller_works_alone():
