@@ -325,13 +325,16 @@ def by_rows(function: Callable[[slice], Maps], rows: list[slice], scale: int = 1
     return tuple(made) if several else made[0]
 
 
-def positionwise(function: Callable[..., Maps], *maps: Tensor, out: Tensor | None = None) -> Maps:
+def positionwise(function: Callable[..., Maps], *maps: Tensor, scale: int = 1, out: Tensor | None = None) -> Maps:
     """function(*maps), for a function that works position by position; in inference on the CPU `by_rows`.
 
     Maps are [B, H, W, C], each with its own C, and so is the result: one of them or a tuple.
-    `out`: where a single one may go in inference; may be one of the maps, which then is lost.
+
+    Args:
+        scale: by how much the function multiplies the size.
+        out: where a single map may go in inference; may be one of `maps`, which then is lost.
     """
     if not torch.is_inference_mode_enabled() or maps[0].device.type != "cpu":
         return function(*maps)
     height, width = maps[0].shape[1:3]
-    return by_rows(lambda rows: function(*(x[:, rows] for x in maps)), pieces(height, STRIP // width), out=out)
+    return by_rows(lambda rows: function(*(x[:, rows] for x in maps)), pieces(height, STRIP // width), scale, out)

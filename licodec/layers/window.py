@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.linear import MLP, Linear
-from licodec.layers.parallel import STRIP, each, pieces
+from licodec.layers.parallel import STRIP, each, pieces, positionwise
 from licodec.layers.products import coding, quickest
 
 
@@ -218,7 +218,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(parts, -1)))
+        return positionwise(lambda *parts: self.reduction(self.norm(torch.cat(parts, -1))), *parts)
 
 
 class PatchSplitting(nn.Module):
@@ -230,8 +230,11 @@ class PatchSplitting(nn.Module):
         self.reduction = Linear(dim, 4 * out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.reduction(self.norm(x)).permute(0, 3, 1, 2)
-        return F.pixel_shuffle(x, 2).permute(0, 2, 3, 1)
+        def split(x: Tensor) -> Tensor:
+            x = self.reduction(self.norm(x)).permute(0, 3, 1, 2)
+            return F.pixel_shuffle(x, 2).permute(0, 2, 3, 1)
+
+        return positionwise(split, x, scale=2)
 
 
 class SwinStage(nn.Module):

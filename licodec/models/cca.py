@@ -15,6 +15,7 @@ from licodec.layers.activation import GELU
 from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
+from licodec.layers.parallel import positionwise
 from licodec.layers.pointwise import Depthwise
 from licodec.layers.winograd import Shared
 from licodec.models.base import gaussian_bits, noisy, ste_round
@@ -37,19 +38,9 @@ class CCAConfig:
     naf_depth: int = 4
 
 
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of [B, C, H, W]."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 def gate(x: Tensor) -> Tensor:
-    """One half of the channels times the other (SimpleGate of NAFNet)."""
-    first, second = x.chunk(2, 1)
+    """One half of the channels times the other (SimpleGate of NAFNet); [..., 2 * C] -> [..., C]."""
+    first, second = x.chunk(2, -1)
     return first * second
 
 
@@ -58,7 +49,7 @@ class NAFBlock(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = ChannelNorm(dim), ChannelNorm(dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
         self.dwconv = nn.Sequential(Conv1x1(dim, 2 * dim), Depthwise(2 * dim))
         self.sca = Conv1x1(dim, dim)
         self.conv1 = Conv1x1(dim, dim)
@@ -67,10 +58,17 @@ class NAFBlock(nn.Module):
         self.beta, self.gamma = (nn.Parameter(torch.zeros(1, dim, 1, 1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = gate(self.dwconv(self.norm1(x)))
-        out = out * self.sca(out.mean((2, 3), keepdim=True))
-        x = x + self.conv1(out) * self.beta
-        return x + self.reduce(gate(self.expand(self.norm2(x)))) * self.gamma
+        x = x.permute(0, 2, 3, 1)
+        widen, depthwise = self.dwconv
+        beta, gamma = self.beta.flatten(), self.gamma.flatten()
+        gated = positionwise(gate, depthwise.at(positionwise(lambda x: widen.at(self.norm1(x)), x)))
+        attention = self.sca.at(gated.mean((1, 2), keepdim=True))
+
+        def rest(x: Tensor, gated: Tensor) -> Tensor:
+            x = x + self.conv1.at(gated * attention) * beta
+            return x + self.reduce.at(gate(self.expand.at(self.norm2(x)))) * gamma
+
+        return positionwise(rest, x, gated).permute(0, 3, 1, 2)
 
 
 class NAFTransform(nn.Module):
