@@ -41,6 +41,14 @@ def test_winograd_of_maps_side_by_side(library, monkeypatch):
             assert float((result - expected).abs().max() / expected.abs().max()) < 1e-13
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("library", [torch.matmul, products.openblas])
 @pytest.mark.parametrize("strip", [1, 5, 1000])
 @pytest.mark.parametrize("size", [(8, 8), (2, 14), (22, 18)])
@@ -114,6 +122,66 @@ def test_gelu_in_float64():
             y = x.clone(memory_format=torch.preserve_format)
             assert activation.gelu(y) is y
             assert torch.allclose(y, expected, atol=1e-15, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_on_any_layout(dtype, two_threads):
+    torch.manual_seed(0)
+    whole = torch.randn(2, 8, 40, 30, dtype=dtype)
+    dense = whole.contiguous(memory_format=torch.channels_last)
+    for x in (whole, dense, dense[:, :5], dense[:, 3:], whole[0], whole[:, :, :, :20]):
+        y = torch.randn_like(x)
+        added, leaky = x + y, F.leaky_relu(x) + y
+        with torch.inference_mode(), parallel.team(torch.device("cpu")):
+            assert torch.equal(activation.add(x.clone(), y), added)
+            part = dense.clone(memory_format=torch.preserve_format)[:, :5]
+            assert activation.leaky_relu(part, plus=part.clone()) is part  # only a part of a map is changed
+            assert torch.allclose(activation.leaky_relu(x.clone(), plus=y), leaky)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(1, 1), (6, 9), (23, 8)])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        conv.Conv(3, 5, 5, 2, 2),
+        conv.Conv(3, 5, 3, 2, 1),
+        conv.Conv(3, 5, 1, 2),
+        conv.Conv(4, 4, 3, padding=1, groups=4),
+        conv.Conv(2, 1, 7, padding=3, bias=False),
+        conv.Deconv(3, 5, 5, 2),
+        conv.Deconv(3, 5, 3, 2),
+        conv.Deconv(3, 5, 3, 1),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}{layer.kernel_size[0]}/{layer.stride[0]}/{layer.groups}",
+)
+def test_convolutions_by_rows(layer, size, dtype, two_threads, monkeypatch):
+    for module in (parallel, conv):
+        monkeypatch.setattr(module, "STRIP", 16)
+    torch.manual_seed(0)
+    layer = layer.to(dtype).requires_grad_(False)
+    x = torch.randn(2, layer.in_channels, *size, dtype=dtype)
+    expected = layer(x)  # torch's own: not in inference
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch.inference_mode(), parallel.team(torch.device("cpu")):
+            result = layer(x.contiguous(memory_format=layout))
+        assert result.shape == expected.shape
+        assert torch.allclose(result, expected, atol=1e-5 if dtype == torch.float32 else 1e-13)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gdn_in_place(inverse, two_threads, monkeypatch):
+    monkeypatch.setattr(parallel, "STRIP", 16)
+    torch.manual_seed(0)
+    layer = conv.GDN(5, inverse).requires_grad_(False)
+    x, skip = (torch.randn(2, 5, 9, 6).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    norm = F.conv2d(x**2, (layer.gamma**2 - layer.PEDESTAL)[:, :, None, None], layer.beta**2 - layer.PEDESTAL)
+    expected = (x * norm.sqrt() if inverse else x * norm.rsqrt()) + skip
+    assert torch.allclose(layer(x, plus=skip), expected, atol=1e-6)
+    with torch.inference_mode(), parallel.team(torch.device("cpu")):
+        result = layer(x, plus=skip)
+    assert torch.allclose(result, expected, atol=1e-6)
+    assert result.data_ptr() == x.data_ptr()
 
 
 @pytest.mark.parametrize("layer", [Conv3x3(6, 5), Conv1x1(6, 5), Depthwise(6)], ids=lambda m: type(m).__name__)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.parallel import each, threads
+from licodec.layers.parallel import each, pieces, threads
 
 CACHED = 1 << 16  # values at a time
 
@@ -25,9 +25,13 @@ def in_parts(function: Callable[..., object], x: Tensor, *others: Tensor) -> Ten
     if x.ndim == 4 and not x.is_contiguous():  # channels_last
         maps = tuple(t.permute(0, 2, 3, 1) for t in maps)
     if all(t.is_contiguous() for t in maps):
-        each(lambda parts: function(*parts), zip(*(t.view(-1).split(CACHED) for t in maps), strict=True))
+        parts = [t.view(-1).split(CACHED) for t in maps]
+    elif x.ndim == 4:  # some channels of a map, say
+        rows = pieces(maps[0].shape[1], CACHED // maps[0][0, 0].numel())
+        parts = [[t[:, some] for some in rows] for t in maps]
     else:
-        function(*maps)
+        parts = [[t] for t in maps]
+    each(lambda part: function(*part), zip(*parts, strict=True))
     return x
 
 
