@@ -101,6 +101,21 @@ def test_who_waits_takes_nothing_from_elsewhere(count):
     assert first and len(rest) == count
 
 
+def test_alone_is_alone(count):
+    """Trials between libraries: with one thread wherever they are made."""
+
+    def seen() -> tuple[int, int]:
+        assert len(set(each(lambda _: threading.get_ident(), range(4)))) == 1
+        return threads(), torch.get_num_threads()
+
+    assert parallel.alone(seen) == (1, 1)
+    with team(CPU):
+        assert parallel.alone(seen) == (1, 1)
+        assert together(*[lambda: parallel.alone(seen)] * 3) == [(1, 1)] * 3
+        assert threads() == count
+    assert torch.get_num_threads() == count
+
+
 def test_outside_of_a_team_the_caller_works_alone():
     assert set(each(lambda _: threading.get_ident(), range(4))) == {threading.get_ident()}
 

@@ -37,14 +37,24 @@ def threads() -> int:
     return team.size if team and (batch is None or batch.divisible) else 1
 
 
+_counts = threading.Lock()  # held while torch tells new threads a count that is not meant for them
+
+
+def _count() -> int:
+    """How many threads torch uses for an operation of this thread."""
+    with _counts:
+        return torch.get_num_threads()
+
+
 def _work_alone() -> None:
     """Let torch's operations in this thread use no other; what it does in threads yet to come stays as it is."""
-    everyone = torch.get_num_threads()
-    torch.set_num_threads(1)  # for this thread, and for those to come
-    _own.alone = True
-    restorer = threading.Thread(target=torch.set_num_threads, args=(everyone,))
-    restorer.start()
-    restorer.join()
+    with _counts:
+        everyone = torch.get_num_threads()
+        torch.set_num_threads(1)  # for this thread, and for those to come
+        _own.alone = True
+        restorer = threading.Thread(target=torch.set_num_threads, args=(everyone,))
+        restorer.start()
+        restorer.join()
 
 
 @functools.cache
@@ -212,15 +222,16 @@ def team(device: torch.device) -> Iterator[None]:
 
     For the CPU; elsewhere nothing changes.
     """
-    count = torch.get_num_threads()
+    count = _count()
     if device.type != "cpu" or count == 1:
         yield
         return
-    members = _Team(count)
-    helpers = [_pool().submit(members.serve) for _ in range(count - 1)]
-    _work_alone()
-    _own.team = members
+    members, helpers = _Team(count), []
     try:
+        for _ in range(count - 1):
+            helpers.append(_pool().submit(members.serve))
+        _work_alone()
+        _own.team = members
         with _openblas.alone():
             yield
     finally:
@@ -254,8 +265,14 @@ def together(*functions: Callable[[], Result]) -> list[Result]:
 
 
 def alone(function: Callable[[], Result]) -> Result:
-    """What the function gives in a thread whose operations use no other, as those within `each` do."""
-    return function() if getattr(_own, "alone", False) else _pool().submit(function).result()
+    """What the function gives in one thread, as it would within `each`."""
+    if not getattr(_own, "alone", False):
+        return _pool().submit(function).result()
+    team, _own.team = getattr(_own, "team", None), None
+    try:
+        return function()
+    finally:
+        _own.team = team
 
 
 class computed_once:
