@@ -3,7 +3,8 @@
 torch shares every single operation between its threads. They wait for each other
 after each of some ten thousand a picture, and many gain little from a second
 thread. Here torch works alone in each thread, and what goes side by side is more:
-the networks of the means and of the scales, the strips of a map.
+the networks of the means and of the scales, the strips of a map. Who has nothing
+left to do takes strips from the others.
 """
 
 from __future__ import annotations
