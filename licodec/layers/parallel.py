@@ -29,13 +29,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Maps = TypeVar("Maps", Tensor, tuple[Tensor, ...])
 
-_own = threading.local()
+
+class _Own(threading.local):
+    """What a thread knows of itself."""
+
+    team: _Team | None = None  # that it belongs to
+    batch: _Batch | None = None  # whose item it is at
+    alone = False  # whether torch's operations in it use no other thread
+
+
+_own = _Own()
 
 
 def threads() -> int:
     """How many threads the caller's work is to be cut for: 1 outside of a `team`, and for parts of what is cut."""
-    team, batch = getattr(_own, "team", None), getattr(_own, "batch", None)
-    return team.size if team and (batch is None or batch.divisible) else 1
+    divisible = _own.batch is None or _own.batch.divisible
+    return _own.team.size if _own.team and divisible else 1
 
 
 _counts = threading.Lock()  # held while torch tells new threads a count that is not meant for them
@@ -108,7 +117,7 @@ class _Batch:
 
     def __init__(self, function: Callable[[Any], Any], items: list[Any], divisible: bool) -> None:
         self.function, self.items, self.divisible = function, items, divisible
-        self.parent: _Batch | None = getattr(_own, "batch", None)
+        self.parent = _own.batch
         self.inference = torch.is_inference_mode_enabled()
         self.waiting = deque(range(len(items)))
         self.results: list[Any] = [None] * len(items)
@@ -117,7 +126,7 @@ class _Batch:
 
     def work(self) -> None:
         """Do items until none is left; an error ends it for all."""
-        before, _own.batch = getattr(_own, "batch", None), self
+        before, _own.batch = _own.batch, self
         try:
             with torch.inference_mode(self.inference):
                 while (i := self._next()) is not None:
@@ -243,10 +252,10 @@ def team(device: torch.device) -> Iterator[None]:
 
 
 def _shared(function: Callable[[Item], Result], items: Iterable[Item], divisible: bool) -> list[Result]:
-    items, team = list(items), getattr(_own, "team", None)
-    if team is None or len(items) < 2 or threads() == 1:
+    items = list(items)
+    if len(items) < 2 or threads() == 1:
         return [function(item) for item in items]
-    return team.run(_Batch(function, items, divisible))
+    return _own.team.run(_Batch(function, items, divisible))
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -267,9 +276,9 @@ def together(*functions: Callable[[], Result]) -> list[Result]:
 
 def alone(function: Callable[[], Result]) -> Result:
     """What the function gives in one thread, as it would within `each`."""
-    if not getattr(_own, "alone", False):
+    if not _own.alone:
         return _pool().submit(function).result()
-    team, _own.team = getattr(_own, "team", None), None
+    team, _own.team = _own.team, None
     try:
         return function()
     finally:
