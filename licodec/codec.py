@@ -113,7 +113,9 @@ class Codec:
                 raise
             line = str(error).splitlines()[0]
             raise WeightsError(f"{path}: does not fit the model {self.info.name} ({line})") from None
-        self.model: CompressionModel = model.prepare().to(device)
+        with team(torch.device("cpu")):
+            model.prepare()
+        self.model: CompressionModel = model.to(device)
         y = weights.tables["y"]
         self.tables = EntropyTables(y, weights.tables.get("z", y), weights.thresholds.to(device))
 

@@ -41,9 +41,10 @@ def quickest(candidates: dict[str, Callable[[], object]]) -> str:
         candidate()
         return time.perf_counter() - start
 
+    @torch.inference_mode()
     def trial() -> dict[str, float]:
-        rounds = [{name: time_of(candidate) for name, candidate in candidates.items()} for _ in range(1 + ROUNDS)]
-        return {name: min(taken[name] for taken in rounds[1:]) for name in candidates}  # the first one warms up
+        times = [{name: time_of(candidate) for name, candidate in candidates.items()} for _ in range(1 + ROUNDS)]
+        return {name: min(taken[name] for taken in times[1:]) for name in candidates}  # the first one warms up
 
     best = alone(trial)
     return min(best, key=lambda name: best[name])

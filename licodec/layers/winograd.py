@@ -41,11 +41,10 @@ class Scheme:
         self.output = torch.tensor(output, dtype=torch.float64)
 
     def transform(self, weight: Tensor) -> Tensor:
-        """Weights [O, C, 3, 3] -> kernels [n, n, C, O]."""
-        matrix = self.kernel.to(weight.device)
-        lines = matrix @ weight.double().permute(2, 3, 1, 0).reshape(3, -1)
-        kernels = matrix @ lines.view(self.n, 3, -1)
-        return kernels.view(self.n, self.n, *weight.shape[1::-1]).to(weight.dtype)
+        """Weights [O, C, 3, 3] -> kernels [n, n, C, O], transposed in memory."""
+        matrix = torch.kron(self.kernel, self.kernel).to(weight.device)
+        kernels = matrix @ weight.double().reshape(-1, 9).T
+        return kernels.view(self.n, self.n, *weight.shape[:2]).transpose(2, 3).to(weight.dtype)
 
     def tiles(self, side: int) -> int:
         """How many tiles cover a side."""
@@ -205,7 +204,7 @@ class Convolution:
         self.kernels = {}
         for phases in itertools.product(*map(range, taps.shape[:4])):
             kernels = self.scheme.transform(taps[phases])
-            self.kernels[phases] = kernels[self._span(*phases[::2]), self._span(*phases[1::2])].contiguous()
+            self.kernels[phases] = kernels[self._span(*phases[::2]), self._span(*phases[1::2])]
 
     def _span(self, phase_out: int, phase_in: int) -> slice:
         """The products of an axis that are not zero."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from licodec.entropy.tables import SCALES
 from licodec.layers.bound import lower_bound
+from licodec.layers.parallel import each
 
 if TYPE_CHECKING:
     from licodec.entropy.tables import Tables
@@ -164,7 +165,7 @@ class CompressionModel(nn.Module):
         return estimate(self, x, quality)
 
     def inexact(self) -> Iterable[nn.Module]:
-        """Modules within the `exact` ones on whose results no scale depends."""
+        """Networks in the lists among the `exact` parts on whose results no scale depends."""
         return ()
 
     def prepare(self) -> CompressionModel:
@@ -174,19 +175,20 @@ class CompressionModel(nn.Module):
         float64, so that kernels, thread counts and instruction sets, which
         change the last bits, cannot change an integer in practice.
         """
-        inexact = {module for part in self.inexact() for module in part.modules()}
+        inexact = set(self.inexact())
         self.eval().requires_grad_(False)
-        for name in self.exact:
-            part = getattr(self, name)
+
+        def make_exact(part: nn.Module | nn.Parameter) -> None:
             if isinstance(part, nn.Parameter):
                 part.data = part.data.double()
-            else:
+            elif part not in inexact:
                 part.double()
                 for module in part.modules():
-                    if hasattr(module, "freeze") and module not in inexact:
+                    if hasattr(module, "freeze"):
                         module.freeze()
-        for module in inexact:
-            module.float()
+
+        parts = [getattr(self, name) for name in self.exact]
+        each(make_exact, [one for part in parts for one in (part if isinstance(part, nn.ModuleList) else [part])])
         return self
 
 
