@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, see licodec/cli
@@ -59,12 +60,10 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def licodec(*arguments: object, stdin: bytes = b"", env: dict[str, str] | None = None, **options):
-    """Run the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "licodec", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        env={**os.environ, **(env or {})},
-        **options,
-    )
+def licodec(*arguments: object, stdin: bytes = b"", env: dict[str, str] | None = None):
+    """Run the command line in a process of its own; a quite new one if `env` speaks to torch, which reads it once."""
+    words, env = [*map(str, arguments)], env or {}
+    if hasattr(os, "fork") and not any(name.startswith(("ATEN_", "ONEDNN_", "OMP_")) for name in env):
+        return warm.run(words, stdin, {**os.environ, **env})
+    command = [sys.executable, "-m", "licodec", *words]
+    return subprocess.run(command, input=stdin, capture_output=True, env={**os.environ, **env})

@@ -65,9 +65,8 @@ def put(hub: Hub, env: dict[str, str], tmp_path: Path, data: bytes | None = None
     return entry
 
 
-def encode(picture_file: Path, env: dict[str, str], **options):
-    arguments = ("encode", picture_file, "-m", "conv-hyperprior", "-q", "1", "-f")
-    return licodec(*arguments, env=env, **options)
+def encode(picture_file: Path, env: dict[str, str]):
+    return licodec("encode", picture_file, "-m", "conv-hyperprior", "-q", "1", "-f", env=env)
 
 
 def refused(run, *words: str) -> None:
