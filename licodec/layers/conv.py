@@ -17,7 +17,7 @@ from licodec.layers import winograd
 from licodec.layers.activation import GELU, leaky_relu
 from licodec.layers.bound import lower_bound
 from licodec.layers.linear import ACTIVATIONS, linear
-from licodec.layers.parallel import STRIP, by_rows, pieces, positionwise, rows_between
+from licodec.layers.parallel import STRIP, by_rows, pieces, positionwise_nchw, rows_between
 from licodec.layers.products import coding
 from licodec.layers.winograd import Shared, side_by_side
 
@@ -166,9 +166,8 @@ class Conv1x1(nn.Conv2d):
     def finish(self, x: Tensor, skip: Tensor, before: str = "none", after: str = "none") -> Tensor:
         """after(self(before(x)) + skip); in inference what lies between stays in the cache, and x is lost."""
         first, last = ACTIVATIONS[before], ACTIVATIONS[after]
-        x, skip = (t.permute(0, 2, 3, 1) for t in (x, skip))
         out = x if self.in_channels == self.out_channels else None
-        return positionwise(lambda x, skip: last(self.at(first(x)).add_(skip)), x, skip, out=out).permute(0, 3, 1, 2)
+        return positionwise_nchw(lambda x, skip: last(self.at(first(x)).add_(skip)), x, skip, out=out)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -241,8 +240,7 @@ class GDN(nn.Module):
             out = x * (norm.sqrt() if self.inverse else norm.rsqrt())
             return out.add_(*plus) if plus else out
 
-        x, *rest = (t.permute(0, 2, 3, 1) for t in (x, plus) if t is not None)
-        return positionwise(normalised, x, *rest, out=x).permute(0, 3, 1, 2)
+        return positionwise_nchw(normalised, x, *([] if plus is None else [plus]), out=x)
 
 
 class ResidualBlock(nn.Module):
@@ -317,7 +315,5 @@ class GatedAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = (x, self.conv_a(x), self.conv_b(self.before(x)))
-        return positionwise(
-            lambda x, a, b: torch.addcmul(x, a, torch.sigmoid(b)), *(t.permute(0, 2, 3, 1) for t in maps)
-        ).permute(0, 3, 1, 2)
+        gated, gate = self.conv_a(x), self.conv_b(self.before(x))
+        return positionwise_nchw(lambda x, a, b: torch.addcmul(x, a, torch.sigmoid(b)), x, gated, gate)

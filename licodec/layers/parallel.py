@@ -365,3 +365,10 @@ def positionwise(function: Callable[..., Maps], *maps: Tensor, scale: int = 1, o
         return function(*maps)
     height, width = maps[0].shape[1:3]
     return by_rows(lambda rows: function(*(x[:, rows] for x in maps)), pieces(height, STRIP // width), scale, out)
+
+
+def positionwise_nchw(function: Callable[..., Tensor], *maps: Tensor, out: Tensor | None = None) -> Tensor:
+    """`positionwise` for maps [B, C, H, W], which the function sees as [B, H, W, C]."""
+    maps = tuple(x.permute(0, 2, 3, 1) for x in maps)
+    out = None if out is None else out.permute(0, 2, 3, 1)
+    return positionwise(function, *maps, out=out).permute(0, 3, 1, 2)

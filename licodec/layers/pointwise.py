@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from licodec.layers.conv import Conv
 from licodec.layers.linear import linear
-from licodec.layers.parallel import each, pieces, positionwise, rows_between
+from licodec.layers.parallel import each, pieces, positionwise_nchw, rows_between
 from licodec.layers.products import coding
 
 CACHED = 1 << 15  # float64 values that stay in a core's second-level cache, beside as many inputs
@@ -97,4 +97,4 @@ class ResidualBlock(nn.Module):
         def block(x: Tensor, local: Tensor) -> Tensor:
             return self.reduce.at(F.leaky_relu_(self.expand.at(local), 0.1)).add_(x)
 
-        return positionwise(block, *(t.permute(0, 2, 3, 1) for t in (x, local))).permute(0, 3, 1, 2)
+        return positionwise_nchw(block, x, local)
