@@ -79,6 +79,16 @@ def test_lite_imports_neither_timm_nor_compressai_nor_torchvision(lic, tmp_path)
     assert subprocess.run([sys.executable, "-c", check], capture_output=True).stdout.strip() == b"[]"
 
 
+@pytest.mark.parametrize("arguments", [["models"], ["info", "missing.lic"]])
+def test_the_end_is_not_spent_on_garbage(arguments):
+    check = (
+        "import atexit, gc, sys; atexit.register(lambda: print('frozen', gc.get_freeze_count() > 1000))\n"
+        f"sys.argv = ['licodec', *{arguments}]\n"
+        "from licodec.cli import main; main()"
+    )
+    assert b"frozen True" in subprocess.run([sys.executable, "-c", check], capture_output=True).stdout
+
+
 def test_models_lists_the_bundled_one():
     (row,) = [r for r in json.loads(licodec("models", "--json").stdout) if r["model"] == "lite"]
     assert row["weights"] == "bundled" and row["parameters"] > 1_000_000 and row["licence"] == "Apache-2.0"

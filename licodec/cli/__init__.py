@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 
@@ -85,3 +86,5 @@ def main() -> None:
         problem = as_ours(error)
         print(f"licodec: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(problem.exit_code)
+    finally:
+        gc.freeze()  # nothing is searched for garbage any more: at its end Python would do so for 0.6 s, torch is large
