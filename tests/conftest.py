@@ -62,8 +62,8 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def licodec(*arguments: object, stdin: bytes = b"", env: dict[str, str] | None = None):
     """Run the command line in a process of its own; a quite new one if `env` speaks to torch, which reads it once."""
-    words, env = [*map(str, arguments)], env or {}
-    if hasattr(os, "fork") and not any(name.startswith(("ATEN_", "ONEDNN_", "OMP_")) for name in env):
-        return warm.run(words, stdin, {**os.environ, **env})
-    command = [sys.executable, "-m", "licodec", *words]
-    return subprocess.run(command, input=stdin, capture_output=True, env={**os.environ, **env})
+    words, own = [*map(str, arguments)], env or {}
+    env = {**os.environ, **own}
+    if warm.POSSIBLE and not any(name.startswith(("ATEN_", "ONEDNN_", "OMP_")) for name in own):
+        return warm.run(words, stdin, env)
+    return subprocess.run([sys.executable, "-m", "licodec", *words], input=stdin, capture_output=True, env=env)

@@ -6,6 +6,7 @@ A server imports it once and forks. What a process prints goes through files.
 
 from __future__ import annotations
 
+import functools
 import io
 import multiprocessing
 import os
@@ -13,9 +14,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch"])
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
+POSSIBLE = "forkserver" in multiprocessing.get_all_start_methods()
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -32,13 +36,20 @@ def _command(arguments: list[str], env: dict[str, str], folder: Path) -> None:
     main()
 
 
+@functools.cache
+def _server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    return context
+
+
 def run(arguments: list[str], stdin: bytes, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
     """What `python -m licodec` with these arguments gives."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for stream in _STREAMS:
             (folder / stream).write_bytes(stdin if stream == "stdin" else b"")
-        process = _CONTEXT.Process(target=_command, args=(arguments, env, folder))
+        process = _server().Process(target=_command, args=(arguments, env, folder))
         process.start()
         process.join()
         outputs = [(folder / stream).read_bytes() for stream in _STREAMS[1:]]
