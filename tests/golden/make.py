@@ -6,7 +6,9 @@ python tests/golden/make.py NAME
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import formula  # noqa: E402
 from conftest import PICTURES, render  # noqa: E402
 
 from licodec import codec, container, imaging, output  # noqa: E402
@@ -62,12 +65,24 @@ def conv_hyperprior() -> tuple[codec.Codec, imaging.Picture, dict]:
     return codec.load(weights, "cpu"), imaging.Picture(render(130, 90)), {}
 
 
+def of_recipe(name: str) -> Callable[[], tuple[codec.Codec, imaging.Picture, dict]]:
+    """A published architecture with small weights from a formula (see formula.py), sides that need padding."""
+
+    def make() -> tuple[codec.Codec, imaging.Picture, dict]:
+        with TemporaryDirectory() as folder:
+            path = formula.weights(name, Path(folder) / "weights.safetensors")
+            return codec.load(path, "cpu"), imaging.Picture(render(150, 140)), {}
+
+    return make
+
+
 MAKERS = {
     "lite-1-rgb": lite_rgb,
     "lite-1-tiled": lite_tiled,
     "lite-2-rgb": lite_rgb,
     "lite-2-deep": lite_deep,
     "conv-hyperprior": conv_hyperprior,
+    **{path.stem: of_recipe(path.stem) for path in HERE.glob("*.recipe")},
 }
 
 if __name__ == "__main__":
