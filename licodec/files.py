@@ -12,9 +12,9 @@ from typing import BinaryIO
 from licodec.errors import InputError
 
 
-def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """All files below a folder that end in one of `suffixes` (lower case), in order of their paths."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+def files_below(folder: Path, suffixes: Iterable[str] | None = None) -> list[Path]:
+    """All files below a folder that end in one of `suffixes` (lower case; None: any), in order of their paths."""
+    return sorted(p for p in folder.rglob("*") if (suffixes is None or p.suffix.lower() in suffixes) and p.is_file())
 
 
 def sha256(path: Path) -> str:

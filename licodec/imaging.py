@@ -99,6 +99,7 @@ def from_pil(image: Image.Image, strip: bool = False, frame: int | None = None) 
     """
     _choose_frame(image, frame)
     mode, notes = image.mode, []
+    _widen_transparency(image)
     image = _upright(image)
     info = image.info
     profile = info.get("icc_profile")
@@ -131,6 +132,13 @@ def _choose_frame(image: Image.Image, frame: int | None) -> None:
         raise InputError(f"has {frames} frame{'s' if frames > 1 else ''}, no frame {frame}; the first is 0")
     elif frame:
         image.seek(frame)
+
+
+def _widen_transparency(image: Image.Image) -> None:
+    """A PNG's transparent grey level of 2 or 4 bits as one of 8: Pillow widens the samples and leaves the level."""
+    stored = str(image.tile[0].args) if getattr(image, "tile", None) else ""
+    if stored in ("L;2", "L;4") and isinstance(level := image.info.get("transparency"), int):
+        image.info["transparency"] = level * 255 // ((1 << int(stored[2])) - 1)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from licodec import imaging
+from licodec import inputs
 from licodec.bench.codecs import Measured
 from licodec.bench.memory import PeakMemory
 from licodec.bench.metrics import METRICS
@@ -117,7 +117,7 @@ class Pictures:
     def pixels(self, path: Path) -> np.ndarray:
         """uint8 [H, W, 3]. Raises LicodecError."""
         if self.loaded is None or self.loaded[0] != path:
-            self.loaded = (path, imaging.read(path).eight_bit().rgb)
+            self.loaded = (path, inputs.read(path).eight_bit().rgb)
         return self.loaded[1]
 
     def digest(self, path: Path) -> str:

@@ -55,11 +55,11 @@ def bench(
     from licodec.bench.metrics import METRICS, available, choose
     from licodec.codec import pick_device
     from licodec.files import files_below
-    from licodec.imaging import SUFFIXES
+    from licodec.inputs import suffixes
 
     use_threads(threads)
     wanted = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
-    pictures = run.Pictures(files_below(folder, SUFFIXES), folder)
+    pictures = run.Pictures(files_below(folder, suffixes()), folder)
     if not pictures.paths:
         raise UsageError(f"{folder}: no pictures found")
     measured = [*codecs.models(_names(models), parse_qualities(qualities), device), *codecs.rivals(against)]

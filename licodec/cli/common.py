@@ -61,22 +61,28 @@ class Job:
     target: Path
 
 
-def plan(inputs: list[Path], out: Path | None, suffixes: Iterable[str], rename: Callable[[Path], Path]) -> list[Job]:
+def plan(
+    inputs: list[Path],
+    out: Path | None,
+    suffixes: Iterable[str],
+    rename: Callable[[Path], Path],
+    left: Counter[str] | None = None,
+) -> list[Job]:
     """Pair each input with its output.
 
     Folders are searched for files with one of `suffixes`; below an output
     folder they keep their places. `rename` gives the output's name; inputs that
-    would share it keep their endings, see `_tell_apart`.
+    would share it keep their endings, see `_tell_apart`. `left` counts the
+    endings of what a folder has besides.
 
     Raises:
-        UsageError: an output for several inputs is not a folder, or two inputs share an output.
+        UsageError: an output for several inputs is not a folder, two inputs share an output, or one is its own.
     """
-    from licodec.files import files_below
 
     sources: list[tuple[Path, Path]] = []  # the file, and its place below the output folder
     for path in inputs:
         if path != STREAM and path.is_dir():
-            found = files_below(path, suffixes)
+            found = _pictures_below(path, suffixes, left)
             if not found:
                 raise UsageError(f"{path}: no files to work on ({', '.join(sorted(suffixes))})")
             sources += [(p, p.relative_to(path)) for p in found]
@@ -100,6 +106,32 @@ def plan(inputs: list[Path], out: Path | None, suffixes: Iterable[str], rename: 
     return _tell_apart(jobs)
 
 
+def _pictures_below(folder: Path, suffixes: Iterable[str], left: Counter[str] | None) -> list[Path]:
+    """The files of a folder that end in one of `suffixes`; where there are none, and `left` is given, its .lic."""
+    from licodec.files import files_below
+
+    if left is None:
+        return files_below(folder, suffixes)
+    every = [p for p in files_below(folder) if not p.name.startswith(".")]
+    found = [p for p in every if p.suffix.lower() in suffixes] or [p for p in every if p.suffix.lower() == ".lic"]
+    left.update(p.suffix.lower() for p in set(every) - set(found))
+    return found
+
+
+def left_out(endings: Counter[str]) -> str:
+    """What a folder has that is not coded, by ending, and which extra would read it; the most frequent first."""
+    from licodec.inputs import extra_for
+
+    def part(ending: str, count: int) -> str:
+        extra = extra_for(ending)
+        hint = f" (pip install 'licodec[{extra}]')" if extra else ""
+        return f"{count} {ending or 'without an ending'}{hint}"
+
+    parts = [part(*item) for item in sorted(endings.items(), key=lambda item: (-item[1], item[0] or "~"))]
+    total = endings.total()
+    return f"left out {total} file{'s' if total > 1 else ''}: {', '.join(parts)}"
+
+
 def _tell_apart(jobs: list[Job]) -> list[Job]:
     """Inputs that would share an output, a.png and a.jpg, keep their endings: a.png.lic, a.jpg.lic."""
     shared = {target for target, count in Counter(job.target for job in jobs).items() if count > 1}
@@ -109,6 +141,8 @@ def _tell_apart(jobs: list[Job]) -> list[Job]:
     ]
     seen: dict[Path, Path] = {}
     for job in jobs:
+        if job.source == job.target != STREAM:
+            raise UsageError(f"{job.source} would be written over itself; name another place with -o")
         if job.target in seen:
             raise UsageError(f"{seen[job.target]} and {job.source} would both be written to {job.target}")
         seen[job.target] = job.source

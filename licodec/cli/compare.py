@@ -68,15 +68,9 @@ def compare(
 
 def _pixels(path: Path) -> np.ndarray:
     """uint8 [H, W, 3] of a picture or a .lic. Raises LicodecError that names the file."""
-    from licodec import container, imaging
+    from licodec import inputs
 
     try:
-        data = read_source(path)
-        if data.startswith(container.MAGIC):
-            from licodec import codec
-
-            parsed = container.read(data)
-            return codec.for_header(parsed.header).decode(parsed).rgb
-        return imaging.read(data).rgb
+        return inputs.read(read_source(path), name=path.name).rgb
     except LicodecError as error:
         raise type(error)(f"{path}: {error}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from licodec.cli.common import (
     Options,
     Tiles,
     complete_model,
+    left_out,
     plan,
     read_source,
     refuse_existing,
@@ -65,12 +68,16 @@ def encode(
     licodec encode photo.jpg --target-size 120k --verify;  cat a.png | licodec encode - > a.lic
     """
     from licodec import imaging
+    from licodec import inputs as kinds
 
     targets = [t for t in (target_bpp, target_size, target_psnr) if t is not None]
     if len(targets) + (quality is not None) > 1:
         raise UsageError("-q, --target-bpp, --target-size and --target-psnr exclude each other")
     size = parse_size(target_size) if target_size is not None else None
-    jobs = plan(inputs, out, imaging.SUFFIXES, lambda p: p.with_suffix(".lic"))
+    left: Counter[str] = Counter()
+    jobs = plan(inputs, out, kinds.suffixes(), lambda p: p.with_suffix(".lic"), left)
+    if left and not quiet:
+        print(f"licodec: {left_out(left)}", file=sys.stderr)
     if as_json and any(str(j.target) == "-" for j in jobs):
         raise UsageError("--json and the file itself cannot both go to standard output; name a file with -o")
     # a wrong model, quality or device is the call's fault, not an input's: find out first
@@ -86,7 +93,7 @@ def encode(
         refuse_existing(job, force)
         limits = (max_pixels or imaging.MAX_PIXELS, max_side or imaging.MAX_SIDE)
         source = read_source(job.source) if job.source == STREAM else job.source
-        picture = imaging.read(source, limits[0], strip, frame, limits[1])
+        picture = kinds.read(source, limits[0], strip, frame, limits[1])
         bits = target_bpp and target_bpp * picture.size[0] * picture.size[1]
         most = size or (int(bits / 8) if bits else None)
         if most is not None:
