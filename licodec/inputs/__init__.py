@@ -40,9 +40,12 @@ class Kind:
         return all(importlib.util.find_spec(name) for name in self.needs)
 
 
-RAW_SUFFIXES = frozenset(
-    [".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"]
-)
+# fmt: off
+RAW_SUFFIXES = frozenset({
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw",
+    ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+})
+# fmt: on
 KINDS = {
     "heif": Kind("heif", "heif", ("pillow_heif",), frozenset({".heic", ".heif", ".hif"})),
     "jxl": Kind("jxl", "jxl", ("pillow_jxl", "imagecodecs"), frozenset({".jxl"})),
