@@ -8,21 +8,15 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from licodec import container, imaging
+from licodec import container, imaging, runtime
 from licodec.coding import EntropyTables, decode_latent, encode_latent
 from licodec.container import Container, Header
 from licodec.errors import CorruptError, InputError, OutOfMemoryError, UsageError, WeightsError
 from licodec.imaging import Picture
-from licodec.layers.parallel import team
 from licodec.models import LITE, model_info
-from licodec.models.base import CompressionModel
-from licodec.models.skeleton import skeleton
 from licodec.output import Decoding
 from licodec.tiling import Box, Grid, padded
 from licodec.weights import file as weights_file
@@ -32,8 +26,6 @@ METADATA = {"I": "icc", "E": "exif", "X": "xmp", "c": "cicp"}
 ALPHA = "A"
 Crop = tuple[int, int, int, int]  # left, top, width, height
 Report = Callable[[int, int], None]  # tiles done, tiles in all
-Result = TypeVar("Result")
-
 
 MAX_TILE = 2896  # 8.4 megapixels: a decoder's memory is bounded by the tile, and the file is not believed
 
@@ -61,63 +53,29 @@ def _check_tiles(grid: Grid, max_tile: int) -> None:
         )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch's CPU allocator raises a plain RuntimeError."""
-    return "can't allocate memory" in str(error)
-
-
 @contextlib.contextmanager
 def _memory_guard() -> Iterator[None]:
-    """Turn out-of-memory errors of torch and Python into ours."""
+    """Turn Python's out-of-memory error into ours; models see to their own."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError:
-        raise OutOfMemoryError("the GPU's memory does not suffice; use --device cpu or a smaller --tile") from None
     except MemoryError:
         raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
-
-
-def _at_work(method: Callable[..., Result]) -> Callable[..., Result]:
-    """For a `Codec`'s method that runs its model."""
-
-    @functools.wraps(method)
-    def run(self: Codec, *args: object, **kwargs: object) -> Result:
-        with _memory_guard(), torch.inference_mode(), team(self.device):
-            return method(self, *args, **kwargs)
-
-    return run
 
 
 class Codec:
     """A model with its weights and tables on a device, ready to code."""
 
     @_memory_guard()
-    def __init__(self, path: Path, device: torch.device) -> None:
-        """Load a weights file. Raises WeightsError, OutOfMemoryError."""
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        """Load a weights file. Raises UsageError, WeightsError, OutOfMemoryError."""
         weights = weights_file.read(path)
         self.info = model_info(weights.metadata.model)
         self.metadata = weights.metadata
         self.fingerprint = weights.fingerprint
-        self.device = device
-        self.info.load_class()  # now, so that tensors of the modules it imports are real
-        try:
-            with skeleton():  # nothing is allocated or initialised before the shapes are known to fit
-                model = self.info.build(weights.metadata.config)
-            model.load_state_dict(weights.float_state(), assign=True)
-        except (RuntimeError, TypeError, ValueError) as error:
-            if _is_out_of_memory(error):
-                raise
-            line = str(error).splitlines()[0]
-            raise WeightsError(f"{path}: does not fit the model {self.info.name} ({line})") from None
-        with team(torch.device("cpu")):
-            model.prepare()
-        self.model: CompressionModel = model.to(device)
+        self.model = runtime.open_model(weights, device)
+        self.facts = self.model.facts
         y = weights.tables["y"]
-        self.tables = EntropyTables(y, weights.tables.get("z", y), weights.thresholds.to(device))
+        self.tables = EntropyTables(y, weights.tables.get("z", y))
 
     def quality(self, asked: float | None) -> float:
         """The quality to write into a header. Raises UsageError if these weights do not have it."""
@@ -132,17 +90,14 @@ class Codec:
             raise UsageError(f"quality {asked:g} is out of range; {self.info.name} has {low} to {high}")
         return round(asked * 100) / 100
 
-    def _tensor(self, quality: float) -> Tensor:
-        return torch.tensor([quality], dtype=torch.float64, device=self.device)
-
     def _grid(self, header: Header) -> Grid:
-        stride = self.model.stride
+        stride = self.facts.stride
         if header.tile % stride or header.overlap % stride:
             raise CorruptError(f"its tiles do not fit the model {self.info.name}; the file is damaged")
         return Grid(padded(header.height, stride), padded(header.width, stride), header.tile, header.overlap)
 
-    def _window(self, picture: Picture, grid: Grid, box: Box) -> Tensor:
-        """What the transforms see of a tile of the padded picture: float32 [1, 3, h, w] in [0, 1], on the device."""
+    def _window(self, picture: Picture, grid: Grid, box: Box) -> np.ndarray:
+        """What the transforms see of a tile of the padded picture: float32 [1, 3, h, w] in [0, 1]."""
         width, height = picture.size
         left, top = self._corner(width, height, grid)
         rows, columns = np.arange(box.top, box.bottom) - top, np.arange(box.left, box.right) - left
@@ -151,20 +106,20 @@ class Codec:
         part = part[within[0] - within[0][0]][:, within[1] - within[1][0]]
         if part.ndim == 2:
             part = np.repeat(part[:, :, None], 3, 2)
-        if self.model.padding == "centred-zeros":
+        if self.facts.padding == "centred-zeros":
             outside = ((rows < 0) | (rows >= height))[:, None] | ((columns < 0) | (columns >= width))
             part[outside] = 0
-        full = 65535 if picture.deep else 255
-        x = torch.from_numpy(part.transpose(2, 0, 1)[None].astype(np.float32, copy=False)).to(self.device)
-        return x.div_(full).contiguous(memory_format=torch.channels_last)
+        x = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32)
+        x /= 65535 if picture.deep else 255
+        return x
 
     def _corner(self, width: int, height: int, grid: Grid) -> tuple[int, int]:
         """Left and top of the picture within the padded one."""
-        if self.model.padding == "centred-zeros":  # as the authors' evaluation scripts
+        if self.facts.padding == "centred-zeros":  # as the authors' evaluation scripts
             return (grid.width - width) // 2, (grid.height - height) // 2
         return 0, 0
 
-    @_at_work
+    @_memory_guard()
     def encode(
         self,
         picture: Picture,
@@ -184,19 +139,19 @@ class Codec:
         """
         quality = self.quality(quality)
         width, height = picture.size
-        tile, overlap = self.model.tile_sizes(width, height, tile)
+        tile, overlap = self.facts.tile_sizes(width, height, tile)
         grey = picture.pixels.ndim == 2
         header = Header(
             self.info.name, self.fingerprint, quality, width, height, grey, tile, overlap if tile else 0, picture.deep
         )
-        grid, q = self._grid(header), self._tensor(quality)
+        grid = self._grid(header)
         _check_tiles(grid, max_tile)
         tiles, bits = [], 0.0
         for box in grid.boxes():
             seen = grid.grown(box)
-            y = self.model.analyse(self._window(picture, grid, seen), q)
-            y = y[(..., *box.within(seen).scaled(self.model.latent_stride).slices())].contiguous()
-            coded = encode_latent(self.model, self.tables, y, self.model.hyper_analyse(y, q), q)
+            y = self.model.analyse(self._window(picture, grid, seen), quality)
+            y = np.ascontiguousarray(y[(..., *box.within(seen).scaled(self.facts.latent_stride).slices())])
+            coded = encode_latent(self.model, self.tables, y, quality)
             tiles.append(coded.payload)
             bits += coded.ideal_bits
             report(len(tiles), header.tiles())
@@ -251,10 +206,10 @@ class Codec:
 
     def _strips(self, parsed: Container, grid: Grid, wanted: Box, report: Report) -> Iterator[np.ndarray]:
         """The rows of the padded picture's part `wanted`, a row of tiles at a time."""
-        header, q = parsed.header, self._tensor(parsed.header.quality)
+        header, quality = parsed.header, parsed.header.quality
         rows = list(grid.rows(wanted))
         needed = {i for row in rows for _, seen in self._parts(grid, row) for i, _ in grid.touching(seen)}
-        latents: dict[Box, Tensor] = {}
+        latents: dict[Box, np.ndarray] = {}
         done = 0
         for row in rows:
             pixels = np.empty((row.height, row.width, 3), np.uint16 if header.deep else np.uint8)
@@ -262,11 +217,11 @@ class Codec:
                 touched = grid.touching(seen)
                 for i, box in touched:
                     if box not in latents:
-                        latents[box] = self._decode_tile(box, parsed.tiles[i], q)
+                        latents[box] = self._decode_tile(box, parsed.tiles[i], quality)
                         done += 1
                         report(done, len(needed))
-                y_hat = _gather({box: latents[box] for _, box in touched}, seen, self.model.latent_stride)
-                pixels[part.within(row).slices()] = self._synthesise(y_hat, seen, part, q, header.deep)
+                y_hat = _gather({box: latents[box] for _, box in touched}, seen, self.facts.latent_stride)
+                pixels[part.within(row).slices()] = self._synthesise(y_hat, seen, part, quality, header.deep)
             latents = {box: y for box, y in latents.items() if box.bottom + grid.overlap > row.bottom}
             yield np.rint(pixels.mean(2, dtype=np.float32)).astype(pixels.dtype) if header.grey else pixels
 
@@ -276,35 +231,37 @@ class Codec:
         That is the tile and its overlap; less, if the overlap is all that g_s can see.
         """
         parts = [(box, box.common(row)) for _, box in grid.touching(row)]
-        if not self.model.overlap_is_all:
+        if not self.facts.overlap_is_all:
             return [(part, grid.grown(box)) for box, part in parts]
-        margin = grid.overlap or self.model.overlap
-        return [(part, part.snapped(self.model.stride).grown(margin, grid.height, grid.width)) for _, part in parts]
+        margin = grid.overlap or self.facts.overlap
+        return [(part, part.snapped(self.facts.stride).grown(margin, grid.height, grid.width)) for _, part in parts]
 
-    @_at_work
-    def _decode_tile(self, box: Box, payload: bytes, q: Tensor) -> Tensor:
-        z_shape = (1, self.model.hyper_channels, box.height // 64, box.width // 64)
+    @_memory_guard()
+    def _decode_tile(self, box: Box, payload: bytes, quality: float) -> np.ndarray:
+        stride = self.facts.hyper_stride
+        z_shape = (1, self.facts.hyper_channels, box.height // stride, box.width // stride)
         try:
-            return decode_latent(self.model, self.tables, payload, z_shape, q).float()
+            return decode_latent(self.model, self.tables, payload, z_shape, quality)
         except CorruptError as error:
             raise CorruptError(f"tile at {box.left},{box.top}: {error}") from None
 
-    @_at_work
-    def _synthesise(self, y_hat: Tensor, seen: Box, part: Box, q: Tensor, deep: bool) -> np.ndarray:
+    @_memory_guard()
+    def _synthesise(self, y_hat: np.ndarray, seen: Box, part: Box, quality: float, deep: bool) -> np.ndarray:
         """Pixels [h, w, 3] of `part`, from the latent of `seen`."""
-        x = self.model.synthesise(y_hat.contiguous(memory_format=torch.channels_last), q)
-        x = x[(0, ..., *part.within(seen).slices())].float().clamp(0, 1)
-        x = x.mul(65535 if deep else 255).round().permute(1, 2, 0)
-        return x.to(torch.int32).cpu().numpy().astype(np.uint16) if deep else x.byte().cpu().numpy()
+        x = self.model.synthesise(y_hat, quality)[(0, ..., *part.within(seen).slices())]
+        full, samples = (65535, np.uint16) if deep else (255, np.uint8)
+        x = np.fmax(np.fmin(x, 1), 0)  # unlike clip they make something even of NaN, as untrained weights give
+        x *= full
+        return np.rint(x, out=x).astype(samples).transpose(1, 2, 0)
 
 
-def _gather(latents: dict[Box, Tensor], seen: Box, stride: int) -> Tensor:
+def _gather(latents: dict[Box, np.ndarray], seen: Box, stride: int) -> np.ndarray:
     """The latent of `seen` from those of the tiles it touches."""
     if seen in latents:
         return latents[seen]
     whole = seen.scaled(stride)
     some = next(iter(latents.values()))
-    y_hat = some.new_empty(1, some.shape[1], whole.height, whole.width)
+    y_hat = np.empty((1, some.shape[1], whole.height, whole.width), some.dtype)
     for box, latent in latents.items():
         common = box.common(seen)
         source = common.within(box).scaled(stride).slices()
@@ -312,24 +269,9 @@ def _gather(latents: dict[Box, Tensor], seen: Box, stride: int) -> Tensor:
     return y_hat
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto`, `cpu` or `cuda[:N]`. Raises UsageError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r} is not there (CUDA devices found: {torch.cuda.device_count()})")
-    return device
-
-
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, stamp: int, device: str) -> Codec:
-    return Codec(path, pick_device(device))
+    return Codec(path, device)
 
 
 def load(path: Path, device: str = "auto") -> Codec:

@@ -1,22 +1,21 @@
-"""Latents to bytes and back: where the models' walk meets the entropy coder.
+"""Latents to bytes and back: where a model's coding steps meet the entropy coder. Numpy, no torch.
 
-Both directions drive `models.base.walk`; the encoder's `code` function rounds
-and gathers integers, the decoder's reads them. z_hat, the scales and all that they
-depend on are float64 in both (see `CompressionModel.prepare`).
+`walk` is the one loop over the steps. The encoder's `code` function rounds and
+gathers integers, the decoder's reads them; means and table rows are what the
+model must reproduce wherever it runs (see `licodec.runtime`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from licodec.entropy.coder import Decoder, Encoder, StreamError
 from licodec.entropy.tables import Tables
 from licodec.errors import CorruptError, WeightsError
-from licodec.models.base import CompressionModel, walk
+from licodec.runtime import Context, Model
 
 CHECK_BYTES = 4
 SYMBOL_MAX = 1 << 24  # beyond what float32 counts exactly; no picture gets near it
@@ -27,14 +26,12 @@ class EntropyTables:
     """The tables of a model's weights.
 
     Attributes:
-        y: rows for the Gaussians of y, one a scale.
-        z: rows for z (see `CompressionModel.z_rows`).
-        thresholds: float64 [R - 1]: a scale's row is the number of thresholds below it.
+        y: rows for y.
+        z: rows for z (see `Model.z_rows`).
     """
 
     y: Tables
     z: Tables
-    thresholds: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,66 +42,70 @@ class Coded:
     ideal_bits: float
 
 
-def _integers(x: Tensor) -> np.ndarray:
-    """Rounded values as int32. Raises WeightsError if a model gives no usable numbers."""
-    if not bool((x.abs() < SYMBOL_MAX).all()):  # also false for NaN
+def walk(
+    model: Model,
+    z_symbols: np.ndarray,
+    quality: float,
+    code: Callable[[int, np.ndarray, np.ndarray], np.ndarray],
+) -> Context:
+    """Run all coding steps and return the context, which then gives y_hat.
+
+    `code(step, mean, rows)` returns the symbols, int32, of the step.
+    """
+    context = model.context(z_symbols, quality)
+    for step in range(model.facts.steps):
+        mean, rows = context.params(step)
+        context.push(step, code(step, mean, rows))
+    return context
+
+
+def _integers(x: np.ndarray) -> np.ndarray:
+    """Whole numbers as int32. Raises WeightsError if a model gives no usable numbers."""
+    if not (np.abs(x) < SYMBOL_MAX).all():  # also false for NaN
         raise WeightsError("these weights turn the picture into values that cannot be coded; are they trained?")
-    return x.to(torch.int32).cpu().numpy().ravel()
+    return x.astype(np.int32)
 
 
-def _z_rows(model: CompressionModel, tables: EntropyTables, quality: Tensor, shape: torch.Size) -> np.ndarray:
-    rows = model.z_rows(quality, tables.thresholds)[:, None, None].expand(shape[1:])
-    return rows.cpu().numpy().ravel()
+def _z_rows(model: Model, quality: float, shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(model.z_rows(quality)[:, None, None], shape[1:])
 
 
-def _y_rows(scale: Tensor, tables: EntropyTables) -> np.ndarray:
-    return torch.bucketize(scale.contiguous(), tables.thresholds, out_int32=True).cpu().numpy().ravel()
-
-
-def encode_latent(model: CompressionModel, tables: EntropyTables, y: Tensor, z: Tensor, quality: Tensor) -> Coded:
-    """Code y [1, M, H, W] and z [1, C, h, w] as the payload of a tile."""
+def encode_latent(model: Model, tables: EntropyTables, y: np.ndarray, quality: float) -> Coded:
+    """Code y, float [1, M, H, W], as the payload of a tile."""
     encoder = Encoder()
-    y, z = y.double().contiguous(), z.double().contiguous()  # the decoder's layout: kernels round by layout
-    offset = model.z_offset(quality).double()
-    z_symbols = (z - offset).round()
-    encoder.push(_integers(z_symbols), _z_rows(model, tables, quality, z.shape), tables.z)
+    z_symbols = _integers(model.hyper_analyse(y, quality))
+    encoder.push(z_symbols, _z_rows(model, quality, z_symbols.shape), tables.z)
     parts = model.split(y)
 
-    def code(step: int, mean: Tensor, scale: Tensor) -> Tensor:
-        symbols = model.quantise(parts[step] - mean, scale)
-        encoder.push(_integers(symbols), _y_rows(scale, tables), tables.y)
-        return symbols + mean
+    def code(step: int, mean: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        symbols = _integers(np.rint(parts[step] - mean))
+        encoder.push(symbols, rows, tables.y)
+        return symbols
 
-    walk(model, z_symbols + offset, quality, code)
+    walk(model, z_symbols, quality, code)
     payload = encoder.check.to_bytes(CHECK_BYTES, "little") + encoder.finish()
     return Coded(payload, encoder.bits())
 
 
 def decode_latent(
-    model: CompressionModel, tables: EntropyTables, payload: bytes, z_shape: tuple[int, ...], quality: Tensor
-) -> Tensor:
-    """y_hat [1, M, H, W] from a tile's payload; z_shape is that of z, [1, C, h, w].
+    model: Model, tables: EntropyTables, payload: bytes, z_shape: tuple[int, ...], quality: float
+) -> np.ndarray:
+    """y_hat, float32 [1, M, H, W], from a tile's payload; z_shape is that of z, [1, C, h, w].
 
     Raises CorruptError if the integers are not those that were coded.
     """
     check = int.from_bytes(payload[:CHECK_BYTES], "little")
-    device = quality.device
     try:
         decoder = Decoder(payload[CHECK_BYTES:])
 
-        def read(rows: np.ndarray, table: Tables, shape: tuple[int, ...]) -> Tensor:
+        def read(rows: np.ndarray, table: Tables) -> np.ndarray:
             symbols = decoder.pop(rows, table)
             if np.abs(symbols.astype(np.int64)).max(initial=0) >= SYMBOL_MAX:
                 raise StreamError("a value is out of range")
-            return torch.from_numpy(symbols).to(device).double().view(shape)
+            return symbols.reshape(rows.shape)
 
-        rows = _z_rows(model, tables, quality, torch.Size(z_shape))
-        z_hat = read(rows, tables.z, z_shape) + model.z_offset(quality).double()
-
-        def code(step: int, mean: Tensor, scale: Tensor) -> Tensor:
-            return read(_y_rows(scale, tables), tables.y, tuple(mean.shape)) + mean
-
-        y_hat = walk(model, z_hat, quality, code).y_hat()
+        z_symbols = read(_z_rows(model, quality, z_shape)[None], tables.z)
+        y_hat = walk(model, z_symbols, quality, lambda step, mean, rows: read(rows, tables.y)).y_hat()
         decoder.finish()
     except StreamError as error:
         raise CorruptError(f"the decoder is out of step with the encoder ({error})") from None

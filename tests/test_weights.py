@@ -299,11 +299,11 @@ def test_the_wrong_weights_under_the_right_name(env, tmp_path):
     lic = tmp_path / "golden.lic"
     shutil.copy(GOLDEN / "conv-hyperprior.lic", lic)
     weights = file.read(WEIGHTS)
-    state = dict(weights.state)
+    state = weights.float_state()
     name = next(iter(state))
     state[name] = state[name] + torch.ones_like(state[name])
     target = Path(env["LICODEC_HOME"]) / "weights" / "conv-hyperprior-1.safetensors"
-    other = file.save(target, weights.metadata, state, weights.tables, weights.thresholds.float().numpy())
+    other = file.save(target, weights.metadata, state, weights.tables, weights.thresholds.astype("f4"))
     refused(licodec("decode", lic, env=env), weights.fingerprint.hex(), other.hex())
     assert not lic.with_suffix(".png").exists()
 

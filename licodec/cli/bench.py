@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from licodec.cli.common import Options, use_threads
+from licodec.cli.common import Options
 from licodec.errors import UsageError
 
 
@@ -51,13 +51,14 @@ def bench(
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UsageError(f"the benchmark needs more packages ({error.name}): pip install 'licodec[bench]'") from None
+    from licodec import runtime
     from licodec.bench import codecs, page, report, run
     from licodec.bench.metrics import METRICS, available, choose
-    from licodec.codec import pick_device
     from licodec.files import files_below
     from licodec.inputs import suffixes
+    from licodec.runtime.torch import pick_device
 
-    use_threads(threads)
+    runtime.use_threads(threads)
     wanted = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
     pictures = run.Pictures(files_below(folder, suffixes()), folder)
     if not pictures.paths:

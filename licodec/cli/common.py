@@ -332,13 +332,3 @@ def _report_success(job: Job, facts: dict[str, object], seconds: float, as_json:
         print(json.dumps(facts), flush=True)
     elif not quiet:
         print(f"{job.source} -> {job.target}  {line}  {seconds:.2f} s", file=sys.stderr)
-
-
-def use_threads(count: int) -> None:
-    """Limit torch and numpy to `count` threads; 0 leaves them as they are."""
-    if count:
-        import torch
-        from threadpoolctl import ThreadpoolController
-
-        torch.set_num_threads(count)
-        ThreadpoolController().limit(limits=count, user_api="blas")

@@ -16,7 +16,6 @@ from licodec.cli.common import (
     read_source,
     refuse_existing,
     run,
-    use_threads,
 )
 from licodec.errors import UsageError
 
@@ -45,13 +44,13 @@ def decode(
     Examples:  licodec decode photo.lic;  licodec decode photo.lic -o photo.tif;
     licodec decode out/ -o restored/;  licodec decode - < a.lic > a.png
     """
-    from licodec import container, imaging, output
+    from licodec import container, imaging, output, runtime
 
     jobs = plan(inputs, out, {".lic"}, lambda p: p.with_suffix(".png"))
     if as_json and any(str(j.target) == "-" for j in jobs):
         raise UsageError("--json and the picture itself cannot both go to standard output; name a file with -o")
     area = parse_crop(crop) if crop is not None else None
-    use_threads(threads)
+    runtime.use_threads(threads)
 
     def work(job: Job, tiles: Tiles) -> dict[str, object]:
         refuse_existing(job, force)

@@ -20,7 +20,6 @@ from licodec.cli.common import (
     read_source,
     refuse_existing,
     run,
-    use_threads,
 )
 from licodec.cli.common import write_target as write
 from licodec.errors import UsageError
@@ -81,9 +80,9 @@ def encode(
     if as_json and any(str(j.target) == "-" for j in jobs):
         raise UsageError("--json and the file itself cannot both go to standard output; name a file with -o")
     # a wrong model, quality or device is the call's fault, not an input's: find out first
-    from licodec import codec, search
+    from licodec import codec, runtime, search
 
-    use_threads(threads)
+    runtime.use_threads(threads)
     chosen = codec.for_model(model, quality, weights, device)
     chosen.quality(quality)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from licodec.cli.common import Options, complete_model, use_threads
+from licodec.cli.common import Options, complete_model
 from licodec.errors import InputError, UsageError, WeightsError
 
 
@@ -55,6 +55,7 @@ def train(
     import torch
 
     from licodec.models import model_info
+    from licodec.runtime.torch import use_threads
     from licodec.train.data import Crops, load_pictures
     from licodec.train.export import load_state
     from licodec.train.loop import CHECKPOINT, Run, TrainConfig

@@ -68,6 +68,7 @@ class CompressionModel(nn.Module):
     overlap_is_all: bool = False
     tile: int = 1024
     latent_stride: int = 16
+    hyper_stride: int = 64
     latent_channels: int
     hyper_channels: int
     steps: int
@@ -139,22 +140,6 @@ class CompressionModel(nn.Module):
 
     def init_from_pictures(self, patches: Tensor) -> None:
         """Start from statistics of training patches [K, 3, 16, 16] in [0, 1], if the model does."""
-
-    def quantise(self, residual: Tensor, scale: Tensor) -> Tensor:
-        """The integers the encoder sends for y - mean. Decoders do not depend on it."""
-        return residual.round()
-
-    def tile_sizes(self, width: int, height: int, tile: int | None) -> tuple[int, int]:
-        """Tile side and overlap to code a picture with; (0, 0) is one tile for all.
-
-        `tile` is what the user asked for, None for the default: tiles once the
-        padded picture has more pixels than four of them.
-        """
-        width, height = (-(-side // self.stride) * self.stride for side in (width, height))
-        if tile is None:
-            tile = self.tile if width * height > 4 * self.tile**2 else 0
-        tile = -(-tile // self.stride) * self.stride
-        return (tile, self.overlap) if 0 < tile < max(width, height) else (0, 0)
 
     def rate_lambda(self, quality: Tensor) -> Tensor | None:
         """Weight of the distortion at each quality, [B], of variable-rate models."""

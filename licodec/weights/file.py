@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from licodec.errors import WeightsError
 from licodec.files import beside
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from licodec.entropy.tables import Tables
@@ -66,24 +67,28 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights file in memory."""
+    """A weights file in memory: its parameters by name, and the tables (thresholds as float64)."""
 
+    path: Path
     metadata: Metadata
-    state: dict[str, torch.Tensor]
+    state: dict[str, np.ndarray]
     tables: dict[str, Tables]
-    thresholds: torch.Tensor
+    thresholds: np.ndarray
     fingerprint: bytes
 
     def float_state(self) -> dict[str, torch.Tensor]:
-        """The parameters as float32, whatever type they are stored in."""
-        return {k: v.float() if v.is_floating_point() else v for k, v in self.state.items()}
+        """The parameters for torch, floats as float32, whatever type they are stored in."""
+        import torch
+
+        tensors = {name: torch.from_numpy(array) for name, array in self.state.items()}
+        return {name: x.float() if x.is_floating_point() else x for name, x in tensors.items()}
 
 
-def fingerprint(tensors: dict[str, torch.Tensor]) -> bytes:
+def fingerprint(tensors: dict[str, np.ndarray]) -> bytes:
     """First 8 bytes of the SHA-256 over names, types, shapes and contents, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        array = tensors[name].contiguous().numpy()
+        array = np.ascontiguousarray(tensors[name])
         digest.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
         digest.update(array.data)
     return digest.digest()[:8]
@@ -105,7 +110,7 @@ def save(
     for name, table in tables.items():
         for part in ("minima", "lengths", "frequencies"):
             tensors[f"tables.{name}.{part}"] = torch.from_numpy(getattr(table, part))
-    name = fingerprint(tensors)
+    name = fingerprint({key: tensor.numpy() for key, tensor in tensors.items()})
     with beside(path) as temporary:
         save_file(tensors, temporary, metadata.to_strings(name))
         temporary.chmod(0o644)  # safetensors keeps it to its owner
@@ -144,9 +149,9 @@ def read_header(path: Path) -> Summary:
 
 
 def read(path: Path) -> Weights:
-    """Read a whole weights file. Raises WeightsError if it is missing, foreign or damaged."""
+    """Read a whole weights file, without torch. Raises WeightsError if it is missing, foreign or damaged."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file
 
     summary = read_header(path)
     try:
@@ -162,15 +167,15 @@ def read(path: Path) -> Weights:
             for key in tensors
             if key.startswith("tables.") and key.endswith(".minima")
         }
-        thresholds = tensors["thresholds"].double()
-        if len(thresholds) + 1 != len(tables["y"]) or not (thresholds.diff() > 0).all():
+        thresholds = tensors["thresholds"].astype(np.float64)
+        if len(thresholds) + 1 != len(tables["y"]) or not (np.diff(thresholds) > 0).all():
             raise ValueError("thresholds do not match the table of y")
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: its entropy tables are damaged ({error}); get the file again") from None
-    return Weights(summary.metadata, state, tables, thresholds, summary.fingerprint)
+    return Weights(path, summary.metadata, state, tables, thresholds, summary.fingerprint)
 
 
-def _tables(tensors: dict[str, torch.Tensor], name: str) -> Tables:
+def _tables(tensors: dict[str, np.ndarray], name: str) -> Tables:
     from licodec.entropy.tables import Tables
 
-    return Tables(*(tensors[f"tables.{name}.{part}"].numpy() for part in ("minima", "lengths", "frequencies")))
+    return Tables(*(tensors[f"tables.{name}.{part}"] for part in ("minima", "lengths", "frequencies")))

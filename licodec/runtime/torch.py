@@ -1,0 +1,175 @@
+"""Models of `licodec.models` run by torch, on CPU or CUDA, for the codec."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from licodec import runtime
+from licodec.errors import OutOfMemoryError, UsageError, WeightsError
+from licodec.layers.parallel import team
+from licodec.models import base, model_info
+from licodec.models.skeleton import skeleton
+from licodec.runtime import Facts
+from licodec.weights.file import Weights
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto`, `cpu` or `cuda[:N]`. Raises UsageError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} is not there (CUDA devices found: {torch.cuda.device_count()})")
+    return device
+
+
+def use_threads(count: int) -> None:
+    """Limit torch and numpy to `count` threads; 0 leaves them as they are."""
+    if count:
+        from threadpoolctl import ThreadpoolController
+
+        torch.set_num_threads(count)
+        ThreadpoolController().limit(limits=count, user_api="blas")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError."""
+    return "can't allocate memory" in str(error)
+
+
+@contextlib.contextmanager
+def _memory_guard() -> Iterator[None]:
+    """Turn torch's out-of-memory errors into ours."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise OutOfMemoryError("the GPU's memory does not suffice; use --device cpu or a smaller --tile") from None
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
+
+
+class _OnDevice(Protocol):
+    device: torch.device
+
+
+Own = TypeVar("Own", bound=_OnDevice)
+
+
+def _at_work(method: Callable[Concatenate[Own, P], Result]) -> Callable[Concatenate[Own, P], Result]:
+    """For a method that runs the module."""
+
+    @functools.wraps(method)
+    def run(self: Own, *args: P.args, **kwargs: P.kwargs) -> Result:
+        with _memory_guard(), torch.inference_mode(), team(self.device):
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.cpu().contiguous().numpy()
+
+
+class TorchContext:
+    """A module's context; scales become table rows by the frozen thresholds."""
+
+    def __init__(self, context: base.Context, thresholds: Tensor) -> None:
+        self.context, self.thresholds, self.device = context, thresholds, thresholds.device
+        self.mean: Tensor | None = None
+
+    @_at_work
+    def params(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        self.mean, scale = self.context.params(step)
+        rows = torch.bucketize(scale.contiguous(), self.thresholds, out_int32=True)
+        return _numpy(self.mean), _numpy(rows)
+
+    @_at_work
+    def push(self, step: int, symbols: np.ndarray) -> None:
+        self.context.push(step, torch.from_numpy(symbols).to(self.device).double() + self.mean)
+
+    @_at_work
+    def y_hat(self) -> np.ndarray:
+        return _numpy(self.context.y_hat().float())
+
+
+class TorchModel:
+    """A prepared module, and the thresholds that came with its weights (see `licodec.runtime.Model`)."""
+
+    def __init__(self, module: base.CompressionModel, thresholds: np.ndarray, device: torch.device) -> None:
+        """Take a module that is prepared and on the device; thresholds are float64 [R - 1]."""
+        self.module, self.device = module, device
+        self.thresholds = torch.from_numpy(thresholds).to(device)
+        self.facts = Facts(**{field.name: getattr(module, field.name) for field in fields(Facts)})
+
+    @classmethod
+    @_memory_guard()
+    def load(cls, weights: Weights, device: str) -> TorchModel:
+        """From a weights file. Raises UsageError, WeightsError, OutOfMemoryError."""
+        use_threads(runtime.threads())
+        chosen = pick_device(device)
+        info = model_info(weights.metadata.model)
+        info.load_class()  # now, so that tensors of the modules it imports are real
+        try:
+            with skeleton():  # nothing is allocated or initialised before the shapes are known to fit
+                module = info.build(weights.metadata.config)
+            module.load_state_dict(weights.float_state(), assign=True)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if _is_out_of_memory(error):
+                raise
+            line = str(error).splitlines()[0]
+            raise WeightsError(f"{weights.path}: does not fit the model {info.name} ({line})") from None
+        with team(torch.device("cpu")):
+            module.prepare()
+        return cls(module.to(chosen), weights.thresholds, chosen)
+
+    def _tensor(self, quality: float) -> Tensor:
+        return torch.tensor([quality], dtype=torch.float64, device=self.device)
+
+    def _map(self, x: np.ndarray) -> Tensor:
+        return torch.from_numpy(x).to(self.device, memory_format=torch.channels_last)
+
+    @_at_work
+    def analyse(self, window: np.ndarray, quality: float) -> np.ndarray:
+        return _numpy(self.module.analyse(self._map(window), self._tensor(quality)).float())
+
+    @_at_work
+    def hyper_analyse(self, y: np.ndarray, quality: float) -> np.ndarray:
+        q = self._tensor(quality)
+        z = self.module.hyper_analyse(torch.from_numpy(y).to(self.device), q).double()
+        return _numpy((z - self.module.z_offset(q).double()).round())
+
+    @_at_work
+    def z_rows(self, quality: float) -> np.ndarray:
+        return _numpy(self.module.z_rows(self._tensor(quality), self.thresholds))
+
+    @_at_work
+    def context(self, z_symbols: np.ndarray, quality: float) -> TorchContext:
+        q = self._tensor(quality)
+        z_hat = torch.from_numpy(z_symbols).to(self.device).double() + self.module.z_offset(q).double()
+        return TorchContext(self.module.context(z_hat, q), self.thresholds)
+
+    @_at_work
+    def split(self, y: np.ndarray) -> list[np.ndarray]:
+        return [_numpy(part) for part in self.module.split(torch.from_numpy(y))]
+
+    @_at_work
+    def synthesise(self, y_hat: np.ndarray, quality: float) -> np.ndarray:
+        return _numpy(self.module.synthesise(self._map(y_hat), self._tensor(quality)).float())
