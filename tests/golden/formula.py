@@ -74,5 +74,5 @@ def weights(name: str, path: Path) -> Path:
     common = file.read(HERE / "conv-hyperprior.safetensors")
     metadata = file.Metadata(name, facts["config"], 1, "Apache-2.0", {"made_by": "tests"})
     tables = {"y": common.tables["y"], "z": z}
-    file.save(path, metadata, state(name, **facts), tables, common.thresholds.float().numpy())
+    file.save(path, metadata, state(name, **facts), tables, common.thresholds.astype(np.float32))
     return path
