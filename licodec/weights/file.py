@@ -88,7 +88,7 @@ def fingerprint(tensors: dict[str, np.ndarray]) -> bytes:
     """First 8 bytes of the SHA-256 over names, types, shapes and contents, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.asarray(tensors[name], order="C")
         digest.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
         digest.update(array.data)
     return digest.digest()[:8]
