@@ -19,7 +19,8 @@ from licodec.coding import EntropyTables, encode_latent
 from licodec.entropy.tables import gaussian_tables
 from licodec.errors import CorruptError, InputError, UsageError, WeightsError
 from licodec.models import MODELS
-from licodec.models.base import walk
+from licodec.models.base import CompressionModel, walk
+from licodec.models.skeleton import skeleton
 from licodec.runtime.torch import TorchModel
 from licodec.train.export import export
 from licodec.train.loop import TrainConfig
@@ -65,33 +66,60 @@ def test_small_one_codes_any_size(name, tmp_path):
     assert chosen.decode(container.read(tiled)).size == (600, 300)
 
 
-@pytest.mark.parametrize("name", ["wacnn", "stf", "tcm", "cca", "dcae", "swint-charm", "conv-hyperprior"])
-def test_no_scale_depends_on_what_is_not_exact(name, tmp_path):
-    """What gives the slices that no other sees runs in float32; a decoder in which it differs stays in step."""
-    model = MODELS[name].build({"N": 16, "M": 64, "slices": 8}) if name == "wacnn" else small_model(name)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_the_decoder_must_reproduce_is_float64(name):
+    """Every mean and scale, and every tensor on the way to them."""
+    model = small_model(name).prepare()
+    seen = []
+    for part in (getattr(model, part) for part in model.exact):
+        for module in part.modules() if isinstance(part, torch.nn.Module) else ():
+            module.register_forward_hook(lambda module, args, out: seen.append((type(module).__name__, out)))
+    side = model.stride // model.hyper_stride
+    z_hat = torch.zeros(1, model.hyper_channels, side, side, dtype=torch.float64)
+    pairs = []
+
+    def code(step, mean, scale):
+        pairs.append((mean, scale))
+        return mean.round()
+
+    with torch.inference_mode():
+        y_hat = walk(model, z_hat, torch.ones(1), code).y_hat()
+    maps = [tensor for pair in pairs for tensor in pair] + [y_hat]
+    assert len(pairs) == model.steps and all(tensor.dtype == torch.float64 for tensor in maps)
+    assert seen and {kind for kind, out in seen if torch.is_tensor(out) and out.dtype != torch.float64} == set()
+
+
+@pytest.mark.parametrize("name", ["tcm", "conv-hyperprior"])
+def test_a_decoder_with_other_scales_is_out_of_step(name, tmp_path):
     path = tmp_path / "w.safetensors"
-    export(model, path, {}, "test", 1)
-    picture = imaging.Picture(render(130, 70))
-    parsed = container.read(codec.load(path, "cpu").encode(picture, 1).data)
-
-    def decode_with(change):
-        other = codec.Codec(path, "cpu")
-        change(other.model.module)
-        return other.decode(parsed).pixels.astype(int)
-
-    def disturb(parts):
-        for part in parts:
-            for parameter in part.parameters():
-                parameter.data.mul_(1.3).add_(0.1)
-
-    expected = decode_with(lambda model: None)
-    inexact = decode_with(lambda model: disturb(model.inexact()))
-    assert (inexact != expected).any() == (name != "conv-hyperprior")  # which has no slices
+    export(small_model(name), path, {}, "test", 1)
+    parsed = container.read(codec.load(path, "cpu").encode(imaging.Picture(render(130, 70)), 1).data)
+    other = codec.Codec(path, "cpu")
+    module = other.model.module
+    for parameter in (module.scale_heads[0] if name == "tcm" else module.h_s).parameters():
+        parameter.data.mul_(1.3).add_(0.1)
     with pytest.raises(CorruptError, match="out of step"):
-        decode_with(lambda model: disturb([model.scale_heads[0] if model.scale_heads else model.h_s]))
-    if name == "wacnn":
-        precise = [head[0].weight.dtype == torch.float64 for head in codec.load(path, "cpu").model.module.mean_heads]
-        assert precise == [True] * 5 + [False] * 3
+        other.decode(parsed)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_keep_their_contract(name):
+    with skeleton():
+        model = MODELS[name].build(SMALL.get(name, {}))
+    assert model.name == name
+
+
+def test_a_model_that_breaks_the_contract_is_refused():
+    class Half(CompressionModel):
+        def analyse(self, x, quality):
+            return x
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half()
+    model = small_model("conv-hyperprior")
+    model.exact, model.overlap = ("h_s", "no_such_part"), None
+    with pytest.raises(TypeError, match=r"overlap.*no_such_part"):
+        model.check_contract()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

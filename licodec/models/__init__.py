@@ -64,7 +64,8 @@ class ModelInfo:
         """A model with untrained weights.
 
         Raises:
-            TypeError, ValueError: a wrong configuration, or one of absurd size (it may come from a file).
+            TypeError, ValueError: a wrong configuration, or one of absurd size (it may come from a file);
+                a model that does not keep the contract (see models/base.py).
         """
         for value in config.values():
             sizes = value if isinstance(value, list | tuple) else [value]
@@ -72,7 +73,9 @@ class ModelInfo:
                 raise ValueError(f"sizes of {self.name} are out of range: {value}")
         cls = self.load_class()
         module = importlib.import_module(cls.__module__)
-        return cls(getattr(module, f"{cls.__name__}Config")(**config))
+        model = cls(getattr(module, f"{cls.__name__}Config")(**config))
+        model.check_contract()
+        return model
 
 
 LITE = "lite"

@@ -13,9 +13,10 @@ forward differ in the `code` function they hand to it, and in nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from torch import Tensor, nn
 
 from licodec.entropy.tables import SCALES
 from licodec.layers.bound import lower_bound
-from licodec.layers.parallel import each
 
 if TYPE_CHECKING:
     from licodec.entropy.tables import Tables
@@ -45,69 +45,78 @@ class Context(Protocol):
         """The whole latent [B, M, H/s, W/s], after the last push. Encoders do not ask."""
 
 
-class CompressionModel(nn.Module):
-    """Base of all models.
+class CodingModel(nn.Module, ABC):
+    """What encoding and decoding need of a model.
 
-    Class attributes a model sets:
+    Class attributes without a default, which every model sets:
+        name: under which the registry has it.
         stride: a picture's sides are padded to a multiple of this.
-        padding: "replicate" (right and bottom), or "centred-zeros" as the authors'
-            evaluation scripts do.
         overlap: pixels around a tile that g_a and g_s see, a multiple of `stride`.
+
+    Attributes that `__init__` sets:
+        latent_channels, hyper_channels: channels of y and of z.
+        steps: number of coding steps of y.
+        config: the dataclass it was made from.
+
+    Class attributes with a default:
+        padding: "centred-zeros" as the authors' evaluation scripts do, or "replicate" (right and bottom).
         overlap_is_all: nothing beyond the overlap can change what g_s gives.
         tile: default side of the tiles of big pictures, a multiple of `stride`.
-        steps: number of coding steps of y.
-        exact: names of the submodules and parameters whose results the decoder
-            must reproduce; they run in float64 (see `prepare`).
-    `quality` is a tensor [B] in [1, 8] for variable-rate models; others ignore it.
+        latent_stride, hyper_stride: pixels per position of y and of z, along a side.
+        exact: names of the submodules and parameters whose results the decoder must
+            reproduce; `prepare` makes them float64.
+        variable_rate: one set of weights serves all qualities.
+        storage: type of the parameters in weights files.
+    `quality` is a tensor [B] in the range of the model's qualities for variable-rate models;
+    others ignore it.
     """
 
     name: str
     stride: int
-    padding: str = "centred-zeros"
     overlap: int
+    latent_channels: int
+    hyper_channels: int
+    steps: int
+    padding: str = "centred-zeros"
     overlap_is_all: bool = False
     tile: int = 1024
     latent_stride: int = 16
     hyper_stride: int = 64
-    latent_channels: int
-    hyper_channels: int
-    steps: int
     exact: tuple[str, ...] = ()
     variable_rate: bool = False
-    storage: torch.dtype = torch.float32  # of the parameters in weights files
-    training_only: tuple[str, ...] = ()  # submodules that coding does without
+    storage: torch.dtype = torch.float32
 
+    @abstractmethod
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
-        """Picture [B, 3, H, W] in [0, 1] -> y [B, M, H/16, W/16]."""
-        raise NotImplementedError
+        """g_a: picture [B, 3, H, W] in [0, 1] -> y [B, M, H/16, W/16]."""
 
+    @abstractmethod
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        """y_hat -> picture [B, 3, H, W], not clamped."""
-        raise NotImplementedError
+        """g_s: y_hat [B, M, H/16, W/16] -> picture [B, 3, H, W], not clamped."""
 
+    @abstractmethod
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
-        """y -> z [B, C, H/64, W/64]."""
-        raise NotImplementedError
+        """h_a: y -> z [B, C, H/64, W/64]."""
 
+    @abstractmethod
     def split(self, y: Tensor) -> list[Tensor]:
         """The parts of y that the steps code, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def context(self, z_hat: Tensor, quality: Tensor) -> Context:
-        """A fresh context from the decoded hyper latent."""
-        raise NotImplementedError
+        """A fresh context from the decoded hyper latent; its first act is h_s."""
 
+    @abstractmethod
     def z_offset(self, quality: Tensor) -> Tensor:
         """What is subtracted from z before rounding: [B or 1, C, 1, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
         """Row of the z table that codes each channel of z: int64 [C]."""
-        raise NotImplementedError
 
-    def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
-        """-log2 likelihood of (noisy) z, [B, C, H, W], for training."""
-        raise NotImplementedError
+    def quantise(self, residual: Tensor, scale: Tensor) -> Tensor:
+        """The integers the encoder sends for y - mean. Decoders do not depend on it."""
+        return residual.round()
 
     def thresholds(self) -> np.ndarray:
         """Float32 [63] to freeze into weights: a scale's row is the number of thresholds below it.
@@ -116,8 +125,70 @@ class CompressionModel(nn.Module):
         """
         return SCALES[:-1]
 
+    def z_tables(self) -> dict[str, Tables]:
+        """Tables to freeze into weights beside those of y: {"z": ...}, or none if z uses y's."""
+        return {}
+
+    def prepare(self) -> Self:
+        """Make the model ready to code: eval mode, `exact` parts in float64.
+
+        The transforms run in float32. What the decoder must reproduce runs in
+        float64, so that kernels, thread counts and instruction sets, which
+        change the last bits, cannot change an integer in practice.
+        """
+        self.eval().requires_grad_(False)
+        for name in self.exact:
+            part = getattr(self, name)
+            if isinstance(part, nn.Parameter):
+                part.data = part.data.double()
+            else:
+                part.double()
+                for module in part.modules():
+                    if hasattr(module, "freeze"):
+                        module.freeze()
+        return self
+
+    def check_contract(self) -> None:
+        """Raise TypeError if an attribute that this class documents is missing or cannot be right."""
+        wrong = [
+            name
+            for name, kind in {"name": str, "stride": int, "overlap": int, "steps": int}.items()
+            if not isinstance(getattr(self, name, None), kind)
+        ]
+        wrong += [name for name in ("latent_channels", "hyper_channels", "config") if not hasattr(self, name)]
+        wrong += [f"exact: {name}" for name in self.exact if not hasattr(self, name)]
+        if not wrong and (self.overlap % self.stride or self.tile % self.stride or self.stride % self.hyper_stride):
+            wrong = ["overlap and tile must be multiples of stride, stride of hyper_stride"]
+        if wrong:
+            raise TypeError(f"{type(self).__name__} does not keep the contract of models: {', '.join(wrong)}")
+
+
+class CompressionModel(CodingModel):
+    """Base of all models: adds what training needs.
+
+    Class attribute `training_only`: submodules that coding does without, which
+    weights files leave out; `add_training_parts` makes them.
+    """
+
+    training_only: tuple[str, ...] = ()
+
+    @abstractmethod
+    def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
+        """-log2 likelihood of (noisy) z, [B, C, H, W]."""
+
+    def forward(self, x: Tensor, quality: Tensor) -> Estimate:
+        """The training forward, see `estimate`."""
+        return estimate(self, x, quality)
+
     def add_training_parts(self) -> None:
-        """Make the modules named in `training_only`, which weights files leave out."""
+        """Make the modules named in `training_only`."""
+
+    def init_from_pictures(self, patches: Tensor) -> None:
+        """Start from statistics of training patches [K, 3, 16, 16] in [0, 1], if the model does."""
+
+    def rate_lambda(self, quality: Tensor) -> Tensor | None:
+        """Weight of the distortion at each quality, [B], of variable-rate models."""
+        return None
 
     def loss_weights(self, rate_lambda: float) -> tuple[float, float]:
         """Weights of rate and distortion for the lambda of the paper."""
@@ -134,51 +205,9 @@ class CompressionModel(nn.Module):
         """Loss of the quantiles of a learned z prior; they get no gradient from elsewhere."""
         return None
 
-    def z_tables(self) -> dict[str, Tables]:
-        """Tables to freeze into weights beside those of y: {"z": ...}, or none if z uses y's."""
-        return {}
-
-    def init_from_pictures(self, patches: Tensor) -> None:
-        """Start from statistics of training patches [K, 3, 16, 16] in [0, 1], if the model does."""
-
-    def rate_lambda(self, quality: Tensor) -> Tensor | None:
-        """Weight of the distortion at each quality, [B], of variable-rate models."""
-        return None
-
-    def forward(self, x: Tensor, quality: Tensor) -> Estimate:
-        """The training forward, see `estimate`."""
-        return estimate(self, x, quality)
-
-    def inexact(self) -> Iterable[nn.Module]:
-        """Networks in the lists among the `exact` parts on whose results no scale depends."""
-        return ()
-
-    def prepare(self) -> CompressionModel:
-        """Make the model ready to code: eval mode, `exact` parts in float64.
-
-        The transforms run in float32. What the decoder must reproduce runs in
-        float64, so that kernels, thread counts and instruction sets, which
-        change the last bits, cannot change an integer in practice.
-        """
-        inexact = set(self.inexact())
-        self.eval().requires_grad_(False)
-
-        def make_exact(part: nn.Module | nn.Parameter) -> None:
-            if isinstance(part, nn.Parameter):
-                part.data = part.data.double()
-            elif part not in inexact:
-                part.double()
-                for module in part.modules():
-                    if hasattr(module, "freeze"):
-                        module.freeze()
-
-        parts = [getattr(self, name) for name in self.exact]
-        each(make_exact, [one for part in parts for one in (part if isinstance(part, nn.ModuleList) else [part])])
-        return self
-
 
 def walk(
-    model: CompressionModel,
+    model: CodingModel,
     z_hat: Tensor,
     quality: Tensor,
     code: Callable[[int, Tensor, Tensor], Tensor],

@@ -17,9 +17,8 @@ from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
 from licodec.layers.parallel import positionwise
 from licodec.layers.pointwise import Depthwise
-from licodec.layers.winograd import Shared
 from licodec.models.base import gaussian_bits, noisy, ste_round
-from licodec.models.slices import SliceModel, Supports, through
+from licodec.models.slices import SliceModel
 
 DISTORTION_WEIGHT = 0.05
 
@@ -133,7 +132,6 @@ class CCA(SliceModel):
     stride = 128
     overlap = 256
     exact = (*SliceModel.exact, "mean_naf", "scale_naf")
-    mean_side = (*SliceModel.mean_side, "mean_naf")
     training_only = ("auxiliary",)
 
     def __init__(self, config: CCAConfig | None = None) -> None:
@@ -163,9 +161,9 @@ class CCA(SliceModel):
         )
         self.add_heads(m, (224, 128))
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
-        nafs = self.mean_naf[step], self.scale_naf[step]
-        return through(nafs, super().supports(step, means, scales, earlier))
+    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+        mean_support, scale_support = super().supports(step, means, scales, earlier)
+        return self.mean_naf[step](mean_support), self.scale_naf[step](scale_support)
 
     def add_training_parts(self) -> None:
         self.auxiliary = Auxiliary(self.slice_sizes, self.config.naf_dim, self.config.naf_depth)

@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from licodec.layers.conv import conv, deconv
 from licodec.layers.dictionary import BottleneckDown, BottleneckUp, DictionaryAttention, GatedStage
-from licodec.layers.parallel import together
 from licodec.layers.window import WindowAttention
-from licodec.layers.winograd import Shared, side_by_side
-from licodec.models.slices import SliceModel, Supports
+from licodec.models.slices import SliceModel
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the stages of g_a and g_s
 HYPER_HEAD_DIM = 32
@@ -80,12 +78,11 @@ class DictionaryModel(SliceModel):
         raise NotImplementedError
 
     def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-        means, scales = together(lambda: self.h_z_s2(z_hat), lambda: self.h_z_s1(z_hat))
-        return means, scales
+        return self.h_z_s2(z_hat), self.h_z_s1(z_hat)
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
-        query = [scales, means, *earlier]
-        support = [*query, Shared(self.dictionary_attention[step](side_by_side(query), self.dt))]
+    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+        query = torch.cat([scales, means, *earlier], 1)
+        support = torch.cat([query, self.dictionary_attention[step](query, self.dt)], 1)
         return support, support
 
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from licodec.layers.activation import ReLU
 from licodec.layers.conv import GDN, Conv, conv, conv3x3, deconv, head
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
-from licodec.layers.winograd import Shared
-from licodec.models.slices import SliceModel, Supports
+from licodec.models.slices import SliceModel
 
 SLICE = 32
 HEADS = 4  # in every stage, whatever its width, while the logits' scale is that of 32 channels a head
@@ -67,9 +66,8 @@ class ChARM(Hyperprior):
             self.mean_heads.append(head(widths, ReLU))
             self.scale_heads.append(head(widths, ReLU))
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
-        own = [Shared(self.split(hyper.map)[step]) for hyper in (means, scales)]
-        return [own[0], *earlier], [own[1], *earlier]
+    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return super().supports(step, self.split(means)[step], self.split(scales)[step], earlier)
 
 
 def conv_transforms(model: Hyperprior, m: int, z: int) -> None:

@@ -23,8 +23,7 @@ from licodec.layers.conv import (
 )
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
-from licodec.layers.winograd import Shared
-from licodec.models.slices import SliceModel, Supports, through
+from licodec.models.slices import SliceModel
 
 HEAD_DIMS = (8, 16, 32, 32, 16, 8)  # of the transformer halves in the six stages of g_a and g_s
 NO_SIGHT = float("-inf")
@@ -101,7 +100,6 @@ class TCM(SliceModel):
     stride = 128
     overlap = 256
     exact = (*SliceModel.exact, "mean_attention", "scale_attention")
-    mean_side = (*SliceModel.mean_side, "mean_attention")
 
     def __init__(self, config: TCMConfig | None = None) -> None:
         config = config or TCMConfig()
@@ -137,9 +135,9 @@ class TCM(SliceModel):
     def _hyper_synthesis(n: int, m: int) -> nn.Sequential:
         return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), SubpelConv(2 * n, m))
 
-    def supports(self, step: int, means: Shared, scales: Shared, earlier: list[Shared]) -> Supports:
-        attentions = self.mean_attention[step], self.scale_attention[step]
-        return through(attentions, super().supports(step, means, scales, earlier))
+    def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
+        mean_support, scale_support = super().supports(step, means, scales, earlier)
+        return self.mean_attention[step](mean_support), self.scale_attention[step](scale_support)
 
 
 @dataclass(frozen=True)
