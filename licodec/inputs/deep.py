@@ -29,6 +29,11 @@ def picture_of(samples: np.ndarray) -> Picture:
     return Picture(np.ascontiguousarray(colour), alpha)
 
 
+def array_of(picture: Picture) -> np.ndarray:
+    """The inverse of `picture_of`: [H, W] or [H, W, C] with alpha as the last channel."""
+    return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+
+
 def upright(exif: bytes | None) -> bytes | None:
     """EXIF that says the picture is upright, for decoders that have turned it already."""
     if not exif:
