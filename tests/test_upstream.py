@@ -25,8 +25,7 @@ from licodec.runtime.torch import TorchModel
 from licodec.train.export import export
 from licodec.train.loop import TrainConfig
 from licodec.train.loss import training_loss
-from licodec.upstream.convert import convert, load_state
-from licodec.upstream.layouts import LAYOUTS
+from licodec.upstream.convert import LAYOUTS, convert, load_state
 
 SMALL = {
     "wacnn": {"N": 16, "M": 32, "slices": 4},
@@ -39,6 +38,10 @@ SMALL = {
     "swint-charm": {"dims": [16, 16, 32, 64], "depths": [1, 2, 1, 1], "hyper_dims": [16, 16], "hyper_depths": [1, 1]},
     "conv-charm": {"M": 64, "Z": 16},
     "conv-hyperprior": {"M": 32, "Z": 16},
+    "tinylic": {"N": 32, "M": 80, "depths": [1, 1, 1, 1]},
+    "shiftlic-small": {"widths": [16, 16, 16], "N": 16, "M": 32},
+    "shiftlic-middle": {"widths": [16, 32, 32], "N": 16, "M": 32},
+    "shiftlic-large": {"widths": [16, 32, 32], "N": 16, "M": 32},
 }
 SMALL["swint-hyperprior"] = SMALL["swint-charm"]
 PUBLISHED = [name for name in MODELS if name != "lite"]
@@ -133,7 +136,10 @@ def test_training_reaches_every_parameter_and_lowers_the_loss(name):
         if not parameter.abs().sum():
             parameter.data.normal_(std=0.05)  # a scale of zero would hide what it scales
     config = TrainConfig(model=name, rate_lambda=1.0 if name == "cca" else 0.01)
-    x = torch.from_numpy(render(model.stride, model.stride)).permute(2, 0, 1)[None].float() / 255
+    side = 128 if name.startswith("shiftlic") else model.stride  # shifts leave nothing of a z of one position
+    x = torch.from_numpy(render(side, side)).permute(2, 0, 1)[None].float() / 255
+    if name in ("shiftlic-small", "shiftlic-middle"):  # whose means are zero: y must not round to that
+        model.g_a[-1].weight.data.mul_(30)
     learned = [p for n, p in model.named_parameters() if not n.endswith("quantiles")]
     optimizer = torch.optim.Adam(learned, 3e-4)
     losses = []
@@ -321,7 +327,10 @@ def recorded(name):
     return {names.get(key, key): value for key, value in golden.items()}
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+FED = ("tinylic", "invcompress")  # whose integers have no margins: see test_followups.py
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in FED])
 def test_the_authors_numbers(name, author):
     """Stage by stage, with the tolerances of shared/upstream/README.md; all integers equal."""
     golden = recorded(name)
@@ -348,7 +357,9 @@ def test_the_authors_numbers(name, author):
             return steps[-1][2] + mean
 
         y_hat = walk(model, z_symbols + model.z_offset(q), q, code).y_hat()
-        mean, scale, symbols = (torch.cat(values, 1) for values in zip(*steps, strict=True))
+        join = getattr(model, "join", lambda parts: torch.cat(parts, 1))
+        mean, scale, symbols = (join(list(values)) for values in zip(*steps, strict=True))
+        golden.setdefault("mu", np.zeros(mean.shape))  # not recorded where it always is
         assert worst(mean, "mu") < 1e-4 and worst(scale, "sigma") < 1e-4 and worst(y_hat, "y_hat") < 1e-4
         assert worst(symbols, "symbols") == 0
         thresholds = torch.from_numpy(model.thresholds()).double()
