@@ -37,7 +37,7 @@ def _root(
 
 
 def _register() -> None:
-    from licodec.cli import bench, compare, convert, decode, encode, info, models, train, weights
+    from licodec.cli import bench, compare, convert, decode, desktop, encode, info, models, thumbnail, train, weights
 
     app.command("encode")(encode.encode)
     app.command("decode")(decode.decode)
@@ -45,6 +45,8 @@ def _register() -> None:
     app.command("models")(models.models)
     app.command("compare")(compare.compare)
     app.command("bench")(bench.bench)
+    app.command("thumbnail")(thumbnail.thumbnail)
+    app.add_typer(desktop.app, name="desktop")
     app.add_typer(weights.app, name="weights")
     app.command("train")(train.train)
     app.command("convert-upstream")(convert.convert_upstream)
