@@ -1,12 +1,23 @@
-"""The Python interface. torch is imported on the first `encode` or `decode`."""
+"""The Python interface. What a model needs is imported when one is first used.
+
+>>> import numpy as np
+>>> import licodec
+>>> picture = np.zeros((64, 96, 3), np.uint8)
+>>> data = licodec.encode(picture, quality=4)
+>>> licodec.decode(data).size
+(96, 64)
+>>> licodec.decode_array(data).shape
+(64, 96, 3)
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypedDict, Unpack
 
 from licodec import container
+from licodec.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,26 +26,127 @@ if TYPE_CHECKING:
     from licodec import codec
     from licodec.imaging import Picture
 
+    Name = str | os.PathLike[str]
+    ImageLike = Image.Image | np.ndarray | Name | bytes | IO[bytes]
+    FileLike = bytes | Name | IO[bytes]
 
-def encode(
-    image: Image.Image,
-    model: str | None = None,
-    quality: float | None = None,
-    *,
-    weights: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    strip: bool = False,
-    tile: int | None = None,
-) -> bytes:
-    """Compress a Pillow picture.
+
+class Limits(TypedDict, total=False):
+    """What larger pictures and tiles are refused with, as the command line does; InputError then.
+
+    max_pixels: 200 million unless given. max_side: 131072. max_tile: a tile may have its square, 2896.
+    """
+
+    max_pixels: int
+    max_side: int
+    max_tile: int
+
+
+class EncodeOptions(Limits, total=False):
+    """How a picture is coded.
+
+    quality: 1 (smallest) to the best of the model, fractions too with `lite`; the default otherwise.
+    target_bpp, target_size, target_psnr: in its place: the best quality of at most so many bits a pixel
+        or bytes, the smallest file of at least this PSNR in dB.
+    tile: side of the tiles of big pictures in pixels; None chooses, 0 does without.
+    strip: drop ICC profile, EXIF and XMP; or the kinds of metadata to drop.
+    frame: which picture of an animation.
+    verify: decode the result, and raise CorruptError if that fails.
+    """
+
+    quality: float | None
+    target_bpp: float | None
+    target_size: int | None
+    target_psnr: float | None
+    tile: int | None
+    strip: bool
+    frame: int | None
+    verify: bool
+
+
+class DecodeOptions(Limits, total=False):
+    """How a file is decoded.
+
+    crop: left, top, width and height of the part to decode; only the tiles it needs are.
+    """
+
+    crop: tuple[int, int, int, int] | None
+
+
+class Codec:
+    """A model with its weights, loaded once and used often, from several threads if need be.
+
+    >>> import numpy as np
+    >>> import licodec
+    >>> lite = licodec.load("lite")
+    >>> data = lite.encode(np.zeros((10, 20), np.uint16), quality=2.5)
+    >>> lite.decode_array(data).dtype
+    dtype('uint16')
+    """
+
+    def __init__(self, chosen: codec.Codec) -> None:
+        self.codec = chosen
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.codec.info.name
+
+    def encode(self, image: ImageLike, **options: Unpack[EncodeOptions]) -> bytes:
+        """As `licodec.encode`, with this model."""
+        from licodec import search
+
+        picture = _picture(image, options)
+        target = search.Target(options.get("target_size"), options.get("target_bpp"), options.get("target_psnr"))
+        most = {"max_tile": options["max_tile"]} if "max_tile" in options else {}
+        quality, verify = options.get("quality"), options.get("verify", False)
+        found = search.encode(self.codec, picture, quality, target, options.get("tile"), verify=verify, **most)
+        return found.encoded.data
+
+    def decode(self, file: FileLike, **options: Unpack[DecodeOptions]) -> Image.Image:
+        """As `licodec.decode`, of files that were made with these weights; raises WeightsError for others."""
+        return _decode(_bytes(file), options, self.codec).to_pil()
+
+    def decode_array(self, file: FileLike, *, alpha: bool = False, **options: Unpack[DecodeOptions]) -> np.ndarray:
+        """As `licodec.decode_array`, of files that were made with these weights."""
+        return _array(_decode(_bytes(file), options, self.codec), alpha)
+
+
+def load(
+    model: str | None = None, quality: float | None = None, *, weights: Name | None = None, device: str = "auto"
+) -> Codec:
+    """A codec to use again and again; loading it a second time costs nothing.
 
     Args:
         model: its name; None for `lite`, or for that of `weights`.
-        quality: 1 (smallest) to 8 (best), fractions too with `lite`; None for the default, 4.
+        quality: which weights, for models that have one file for each.
         weights: a weights file in place of the installed ones.
         device: `auto`, `cpu` or `cuda[:N]`.
-        strip: drop ICC profile, EXIF and XMP.
-        tile: side of the tiles of big pictures in pixels; None chooses, 0 does without.
+
+    Raises:
+        LicodecError: see `licodec.errors`.
+    """
+    from licodec import codec
+
+    return Codec(codec.for_model(model, quality, Path(weights) if weights else None, device))
+
+
+def encode(
+    image: ImageLike,
+    model: str | None = None,
+    quality: float | None = None,
+    *,
+    weights: Name | None = None,
+    device: str = "auto",
+    **options: Unpack[EncodeOptions],
+) -> bytes:
+    """Compress a picture.
+
+    Args:
+        image: a Pillow picture; an array, uint8 or uint16, [H, W] or [H, W, 1 to 4], the last of two or
+            four channels alpha; or a file of one: its path, its bytes, or open for reading.
+        model, weights, device: see `load`.
+        quality, options: see `EncodeOptions`.
 
     Returns:
         The bytes of a .lic file.
@@ -42,48 +154,102 @@ def encode(
     Raises:
         LicodecError: see `licodec.errors`.
     """
-    from licodec import codec, imaging
-
-    chosen = codec.for_model(model, quality, Path(weights) if weights else None, device)
-    return chosen.encode(imaging.from_pil(image, strip), quality, tile).data
+    return load(model, quality, weights=weights, device=device).encode(image, quality=quality, **options)
 
 
 def decode(
-    data: bytes,
-    *,
-    weights: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    crop: tuple[int, int, int, int] | None = None,
+    file: FileLike, *, weights: Name | None = None, device: str = "auto", **options: Unpack[DecodeOptions]
 ) -> Image.Image:
-    """Decompress the bytes of a .lic file to a Pillow picture (mode L, LA, RGB or RGBA; I;16 for grey of 16 bits).
+    """Decompress a .lic file to a Pillow picture (mode L, LA, RGB or RGBA; I;16 for grey of 16 bits).
 
     Args:
-        crop: left, top, width and height of the part to decode; only the tiles it needs are.
+        file: its bytes, its path, or open for reading.
+        weights, device: see `load`.
+        options: see `DecodeOptions`.
 
     Pillow has no colour of 16 bits; `decode_array` gives it.
 
     Raises:
         LicodecError: see `licodec.errors`.
     """
-    return _decode(data, weights, device, crop).to_pil()
+    return _decode(_bytes(file), options, None, weights, device).to_pil()
 
 
 def decode_array(
-    data: bytes,
+    file: FileLike,
     *,
-    weights: str | os.PathLike[str] | None = None,
+    alpha: bool = False,
+    weights: Name | None = None,
     device: str = "auto",
-    crop: tuple[int, int, int, int] | None = None,
+    **options: Unpack[DecodeOptions],
 ) -> np.ndarray:
-    """As `decode`, but pixels without alpha: uint8 or uint16, [H, W, 3], or [H, W] if grey."""
-    return _decode(data, weights, device, crop).pixels
+    """As `decode`, but an array, uint8 or uint16: [H, W, 3], or [H, W] if grey.
+
+    Args:
+        alpha: if the file has transparency, give it as a further channel.
+    """
+    return _array(_decode(_bytes(file), options, None, weights, device), alpha)
 
 
-def _decode(data: bytes, weights: str | os.PathLike[str] | None, device: str, crop: codec.Crop | None) -> Picture:
-    from licodec import codec
+def _bytes(file: FileLike) -> bytes:
+    from licodec.errors import InputError
+
+    if isinstance(file, bytes | bytearray | memoryview):
+        return bytes(file)
+    try:
+        return Path(file).read_bytes() if isinstance(file, str | os.PathLike) else file.read()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})") from None
+
+
+def _picture(image: ImageLike, options: EncodeOptions) -> Picture:
+    """Any picture as `imaging.Picture`. Raises InputError, UsageError."""
+    import numpy as np
+    from PIL import Image
+
+    from licodec import imaging, inputs
+    from licodec.inputs.deep import picture_of
+
+    strip, frame = options.get("strip", False), options.get("frame")
+    most = options.get("max_pixels", imaging.MAX_PIXELS), options.get("max_side", imaging.MAX_SIDE)
+    if isinstance(image, np.ndarray):
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or not image.size:
+            raise UsageError(
+                f"an array of {image.dtype} {list(image.shape)}; give uint8 or uint16, [H, W] or [H, W, C]"
+            )
+        if image.ndim == 3 and image.shape[2] > 4:
+            raise UsageError(f"an array with {image.shape[2]} channels; give 1 to 4")
+        imaging.check_pixels(image.shape[1], image.shape[0], *most)
+        return picture_of(image)
+    if isinstance(image, Image.Image):
+        imaging.check_pixels(*image.size, *most)
+        return imaging.from_pil(image, strip, frame)
+    source = Path(image) if isinstance(image, str | os.PathLike) else _bytes(image)
+    return inputs.read(source, most[0], strip, frame, most[1])
+
+
+def _decode(
+    data: bytes,
+    options: DecodeOptions,
+    chosen: codec.Codec | None,
+    weights: Name | None = None,
+    device: str = "auto",
+) -> Picture:
+    from licodec import codec, imaging
 
     parsed = container.read(data)
-    return codec.for_header(parsed.header, Path(weights) if weights else None, device).decode(parsed, crop)
+    header = parsed.header
+    most = options.get("max_pixels", imaging.MAX_PIXELS), options.get("max_side", imaging.MAX_SIDE)
+    imaging.check_pixels(header.width, header.height, *most)
+    chosen = chosen or codec.for_header(header, Path(weights) if weights else None, device)
+    largest = {"max_tile": options["max_tile"]} if "max_tile" in options else {}
+    return chosen.open(parsed, options.get("crop"), **largest).collect()
+
+
+def _array(picture: Picture, alpha: bool) -> np.ndarray:
+    from licodec.inputs.deep import array_of
+
+    return array_of(picture) if alpha else picture.pixels
 
 
 def info(data: bytes) -> dict[str, object]:

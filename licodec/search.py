@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,70 @@ from licodec import container
 from licodec.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from licodec.codec import Codec, Encoded
+    from licodec.codec import Codec, Encoded, Report
     from licodec.imaging import Picture
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file shall meet in place of a quality; at most one of these.
+
+    Attributes:
+        size: bytes at most.
+        bpp: bits a pixel at most.
+        psnr: dB at least.
+    """
+
+    size: int | None = None
+    bpp: float | None = None
+    psnr: float | None = None
+
+    def given(self) -> list[str]:
+        """Names of those that are given."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A coded picture, the quality it has, and the PSNR of what it decodes to, in dB, if that was asked for."""
+
+    quality: float
+    encoded: Encoded
+    psnr: float | None = None
+
+
+def encode(
+    codec: Codec,
+    picture: Picture,
+    quality: float | None = None,
+    target: Target = Target(),
+    tile: int | None = None,
+    *,
+    verify: bool = False,
+    **options: int | Report,
+) -> Found:
+    """Code a picture at a quality or by a target.
+
+    Args:
+        tile, options: see `Codec.encode`.
+        verify: decode the result and measure it.
+
+    Raises:
+        UsageError: both a quality and a target, or two targets.
+        InputError: the target cannot be met.
+        LicodecError: what `Codec.encode` raises, and with `verify` what `Codec.decode` raises.
+    """
+    if len(target.given()) + (quality is not None) > 1:
+        raise UsageError("a quality, a target size, target bits a pixel and a target PSNR exclude each other")
+    width, height = picture.size
+    if target.psnr is not None:
+        used, encoded = at_least(codec, picture, target.psnr, tile)
+    elif target.given():
+        most = target.size if target.bpp is None else int(target.bpp * width * height / 8)
+        used, encoded = at_most(codec, picture, most, tile)
+    else:
+        used, encoded = codec.quality(quality), codec.encode(picture, quality, tile, **options)
+    return Found(used, encoded, psnr(codec, picture, encoded.data) if verify else None)
 
 
 def _axis(codec: Codec) -> tuple[int, int]:

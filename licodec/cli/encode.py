@@ -87,23 +87,18 @@ def encode(
     chosen.quality(quality)
 
     largest = max_tile or codec.MAX_TILE
+    target = search.Target(size, target_bpp, target_psnr)
 
     def work(job: Job, tiles: Tiles) -> dict[str, object]:
         refuse_existing(job, force)
         limits = (max_pixels or imaging.MAX_PIXELS, max_side or imaging.MAX_SIDE)
         source = read_source(job.source) if job.source == STREAM else job.source
         picture = kinds.read(source, limits[0], strip, frame, limits[1])
-        bits = target_bpp and target_bpp * picture.size[0] * picture.size[1]
-        most = size or (int(bits / 8) if bits else None)
-        if most is not None:
-            used, encoded = search.at_most(chosen, picture, most, tile)
-        elif target_psnr is not None:
-            used, encoded = search.at_least(chosen, picture, target_psnr, tile)
-        else:
-            used, encoded = chosen.quality(quality), chosen.encode(picture, quality, tile, tiles, largest)
-        facts = _facts(chosen, picture, used, len(encoded.data))
-        if verify:
-            facts["psnr"] = round(search.psnr(chosen, picture, encoded.data), 4)
+        found = search.encode(chosen, picture, quality, target, tile, verify=verify, report=tiles, max_tile=largest)
+        encoded = found.encoded
+        facts = _facts(chosen, picture, found.quality, len(encoded.data))
+        if found.psnr is not None:
+            facts["psnr"] = round(found.psnr, 4)
             facts["line"] = f"{facts['line']}  {facts['psnr']:.2f} dB"
         if verbose:
             facts["ideal_bits"] = round(encoded.ideal_bits, 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from licodec.errors import UsageError
@@ -120,3 +122,16 @@ def model_info(name: str) -> ModelInfo:
         return MODELS[name]
     except KeyError:
         raise UsageError(f"unknown model {name!r}; known: {', '.join(MODELS)} (see `licodec models`)") from None
+
+
+class _Callable(ModuleType):
+    """`licodec.models()` lists the models, `licodec.models.MODELS` is the registry: both names are the package's."""
+
+    def __call__(self) -> list[dict[str, object]]:
+        """Every model with its weights, as `licodec models --json` has them."""
+        from licodec.weights import store
+
+        return store.listing()
+
+
+sys.modules[__name__].__class__ = _Callable
