@@ -13,6 +13,7 @@ import warm
 from PIL import Image
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, see licodec/cli
+os.environ.setdefault("LICODEC_OFFLINE", "1")  # tests that want a network bring their own
 
 PICTURES = Path(__file__).parent / "pictures"
 GOLDEN = Path(__file__).parent / "golden"

@@ -45,6 +45,7 @@ def env(hub: Hub, tmp_path: Path) -> dict[str, str]:
         "LICODEC_HOME": str(tmp_path / "home"),
         "HF_HUB_DOWNLOAD_TIMEOUT": "2",
         "HF_HUB_ETAG_TIMEOUT": "2",
+        "LICODEC_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",  # the real Hub's way to upload large files; ours knows the older one
     }
 
@@ -156,7 +157,7 @@ def test_first_use_downloads_later_ones_ask_nobody(hub, env, tmp_path, picture_f
 def test_decode_fetches_what_the_file_names(hub, env, tmp_path, picture_file):
     lic = tmp_path / "golden.lic"
     shutil.copy(GOLDEN / "conv-hyperprior.lic", lic)
-    refused(licodec("decode", lic, env=env), "needs weights", "none are installed")
+    refused(licodec("decode", lic, "--offline", env=env), "needs weights", "none are installed")
     put(hub, env, tmp_path)
     assert licodec("decode", lic, env=env).returncode == 0
     with Image.open(lic.with_suffix(".png")) as got, Image.open(GOLDEN / "conv-hyperprior.png") as expected:
@@ -386,9 +387,8 @@ def test_fetch_upstream(env, tmp_path, picture_file):
         text += f"url = '{url}/its.pth.tar'\n"
         mine.write_text(text + f"checkpoint_sha256 = '{'0' * 64}'")
         command = ("weights", "fetch-upstream", "conv-hyperprior", "-q", "1")
-        refused(
-            licodec("encode", picture_file, "-m", "conv-hyperprior", "-q", "1", env=env), "licodec " + " ".join(command)
-        )
+        offline = licodec("encode", picture_file, "-m", "conv-hyperprior", "-q", "1", "--offline", env=env)
+        refused(offline, "licodec " + " ".join(command))
         refused(licodec(*command, env=env), "sha256", digest)
         mine.write_text(text + f"checkpoint_sha256 = '{digest}'")
         run = licodec(*command, env=env)
@@ -409,6 +409,7 @@ def test_fetch_upstream_from_google_drive(monkeypatch, tmp_path):
     """What gdown is asked for; Google Drive cannot be reached from the tests."""
     gdown = pytest.importorskip("gdown")
     asked = {}
+    monkeypatch.setenv("LICODEC_OFFLINE", "0")
 
     def download(output, **options):
         asked.update(options)

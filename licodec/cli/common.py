@@ -18,6 +18,7 @@ from typing import BinaryIO
 import typer
 
 from licodec.errors import InputError, LicodecError, OutOfMemoryError, UsageError
+from licodec.weights import network
 
 STREAM = Path("-")
 QUIET_SECONDS = 2.0  # a single file shows progress after this time only
@@ -49,7 +50,8 @@ class Options:
     resume = typer.Option(False, "--resume", help="Leave out what is done; several processes can share the work.")
     force = typer.Option(False, "-f", "--force", help="Overwrite files that exist.")
     as_json = typer.Option(False, "--json", help="Print one JSON object an input on standard output.")
-    quiet = typer.Option(False, "--quiet", help="Print errors only.")
+    quiet = typer.Option(False, "--quiet", help="Print errors only.", callback=network.quieten)
+    offline = typer.Option(False, "--offline", help="Download no weights.", callback=network.forbid)
     verbose = typer.Option(0, "-v", "--verbose", count=True, help="Say more; twice for tracebacks.")
 
 

@@ -24,6 +24,7 @@ def decode(
     inputs: Annotated[list[Path], typer.Argument(help=".lic files, folders of them, or - for standard input.")],
     out: Path | None = Options.out,
     weights: Path | None = Options.weights,
+    offline: bool = Options.offline,
     device: str = Options.device,
     threads: int = Options.threads,
     crop: str | None = typer.Option(None, "--crop", help="Decode a part only: X,Y,WIDTH,HEIGHT in pixels."),

@@ -44,6 +44,7 @@ def encode(
     target_size: str | None = typer.Option(None, "--target-size", help="Best quality of at most so many bytes: 120k."),
     target_psnr: float | None = typer.Option(None, "--target-psnr", help="Smallest file of at least this PSNR in dB."),
     weights: Path | None = Options.weights,
+    offline: bool = Options.offline,
     device: str = Options.device,
     threads: int = Options.threads,
     tile: int | None = typer.Option(None, "--tile", min=0, help="Side of the tiles of big pictures; 0 for no tiles."),

@@ -43,12 +43,21 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "-q", "status", "where", box=box.SIMPLE_HEAD)
+    table = Table("model", "-q", "status", "where", "authors' checkpoint", box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_row(row["model"], "" if row["quality"] is None else str(row["quality"]), row["status"], row["where"])
+        quality = "" if row["quality"] is None else str(row["quality"])
+        table.add_row(row["model"], quality, row["status"], row["where"], _checkpoint(row))
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
     console.print(table)
     _say("manifests, in order: " + ", ".join(sources.names()))
+
+
+def _checkpoint(row: dict[str, object]) -> str:
+    """What was seen of the authors' file."""
+    if "checkpoint_sha256" not in row:
+        return ""
+    size = f"{row['checkpoint_size']} bytes, " if row["checkpoint_size"] else ""
+    return f"{size}sha256 {row['checkpoint_sha256']}"
 
 
 @app.command()
@@ -56,22 +65,24 @@ def pull(
     targets: Annotated[list[str], typer.Argument(metavar="MODEL[-Q]...", help="What to download: tcm, tcm-3.")],
     quiet: bool = Options.quiet,
 ) -> None:
-    """Download published weights from the Hub into its cache, and check them."""
-    from licodec.weights import hub, sources, store
+    """Download weights and check them: published ones into the Hub's cache, else the authors' checkpoint, converted."""
+    from licodec.weights import authors, hub, sources, store
 
-    if quiet:
-        hub.quieten()
     for text in targets:
         model, quality = store.parse_target(text)
         chosen = {
             e.quality: e for e in reversed(list(sources.offered(model, quality)))
         }  # of the first source that has a quality
-        if not chosen:
-            how = sources.fetchable(model, quality) or next((e for e in sources.entries(model) if e.fetchable), None)
-            hint = f"; `licodec weights fetch-upstream {how.label}` gets the authors' checkpoint" if how else ""
-            raise WeightsError(f"no weights of {text} are published{hint}")
         for entry in chosen.values():
             _say(f"{entry.label}: {hub.fetch(entry)}", quiet)
+        if chosen:
+            continue
+        if entry := sources.fetchable(model, quality):
+            _say(f"{entry.label}: {authors.install(entry).path}", quiet)
+            continue
+        how = next((e for e in sources.entries(model) if e.fetchable), None)
+        hint = f"; `licodec weights fetch-upstream {how.label}` gets the authors' checkpoint" if how else ""
+        raise WeightsError(f"no weights of {text} are published{hint}")
 
 
 @app.command("import")
@@ -133,30 +144,27 @@ def fetch_upstream(
     model: Annotated[str, typer.Argument(help="See `licodec models`.", autocompletion=complete_model)],
     quality: int | None = typer.Option(None, "-q", "--quality", help="Which of its checkpoints."),
     name: str | None = typer.Option(None, "--file", help="Name of the file, where the authors share a folder."),
+    accept_new: bool = typer.Option(
+        False, "--accept-new", help="Take a checkpoint that is another than the one fetched first."
+    ),
     force: bool = Options.force,
     quiet: bool = Options.quiet,
 ) -> None:
     """Download the authors' own checkpoint from where the authors put it, convert and install it.
 
-    Nothing in the checkpoint is executed. Example:  licodec weights fetch-upstream tcm -q 3
+    `licodec encode -m MODEL -q Q` does so by itself. Nothing in the checkpoint is executed. Its entry for a
+    manifest, with its size and sha256, is printed: please send it. Example:  licodec weights fetch-upstream tcm -q 3
     """
     from licodec.models import model_info
-    from licodec.weights import drive, paths, store
+    from licodec.weights import authors, drive, manifest, store
 
     entry = drive.find(model_info(model).name, quality)
     target = store.place(entry.model, entry.quality)
     if target.exists() and not force:
         raise UsageError(f"{target} exists; -f overwrites it")
-    checkpoint = drive.download(entry, paths.home() / "downloads", name, quiet)
-    from licodec.upstream.convert import convert
-
-    try:
-        fingerprint = convert(checkpoint, entry.model, entry.quality).save(target, entry.licence)
-    except (UsageError, WeightsError) as error:
-        raise WeightsError(f"the checkpoint of {entry.label}: {error}; {drive.by_hand(entry)}") from None
-    finally:
-        checkpoint.unlink()
-    _say(f"{target}: {entry.label}, weights {fingerprint.hex()}", quiet)
+    made = authors.install(entry, name, True, accept_new)
+    _say(f"{made.path}: {entry.label}, weights {made.fingerprint}", quiet)
+    print(manifest.dump_entry(made.entry))
 
 
 @app.command()
@@ -173,12 +181,10 @@ def publish(
     Others then use them with `licodec weights add-source REPO`. Example:
     licodec weights publish tcm-3 --repo-id me/licodec-weights --report report/results.json
     """
-    from licodec.weights import hub, manifest
+    from licodec.weights import manifest
     from licodec.weights.publish import prepare, publish
     from licodec.weights.publish import targets as find
 
-    if quiet:
-        hub.quieten()
     uploads = [prepare(file, licence, report) for file in find(targets)]
     for entry in publish(uploads, repo, private):
         print(manifest.dump_entry(entry) + "\n")
@@ -193,10 +199,8 @@ def add_source(
 
     Added sources are searched in order, before licodec's own manifest and after LICODEC_WEIGHTS.
     """
-    from licodec.weights import hub, sources
+    from licodec.weights import sources
 
-    if quiet:
-        hub.quieten()
     name, count = sources.add(source)
     _say(f"{name}: {count} entries", quiet)
 

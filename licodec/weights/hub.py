@@ -16,17 +16,10 @@ from pathlib import Path
 
 from licodec.errors import LicodecError, WeightsError
 from licodec.files import beside, sha256
-from licodec.weights import manifest, paths
+from licodec.weights import manifest, network, paths
 from licodec.weights.manifest import Entry
 
 MANIFEST_MAX = 4 << 20  # bytes
-
-
-def quieten() -> None:
-    """No progress bars."""
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
 
 
 def peek(entry: Entry) -> Path | None:
@@ -50,17 +43,31 @@ def fetch(entry: Entry) -> Path:
     """
     if path := cached(entry):
         return path
+    what = f"{entry.repo}/{entry.file} at {entry.commit[:12]}"
+    if switch := network.forbidden():
+        raise WeightsError(f"{what}: not in the cache, and {switch} forbids to download it")
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    with clear_errors(f"{entry.repo}/{entry.file} at {entry.commit[:12]}"):
+    with clear_errors(what):
         offered = get_hf_file_metadata(hf_hub_url(entry.repo, entry.file, revision=entry.commit))
         if offered.size != entry.size:
             raise WeightsError(
                 f"{entry.repo}/{entry.file}: the Hub offers {offered.size} bytes, the manifest says {entry.size}; "
                 "not downloaded"
             )
+        _announce(entry)
         path = hf_hub_download(entry.repo, entry.file, revision=entry.commit)
     return _verified(Path(path), entry)
+
+
+def _announce(entry: Entry) -> None:
+    from licodec.weights.authors import licence_of
+
+    if network.is_quiet():
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
+    network.announce(entry.label, f"the Hub, {entry.repo}/{entry.file}", entry.size, licence_of(entry))
 
 
 def drop(path: Path) -> int:
@@ -76,6 +83,8 @@ def read_manifest(repo: str) -> str:
     """The text of a repository's weights.toml, as it is now. Raises WeightsError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    if switch := network.forbidden():
+        raise WeightsError(f"{repo}/{manifest.NAME}: {switch} forbids to ask for it")
     with clear_errors(f"{repo}/{manifest.NAME}"):
         size = get_hf_file_metadata(hf_hub_url(repo, manifest.NAME)).size
         if size is None or size > MANIFEST_MAX:

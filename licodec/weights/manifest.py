@@ -33,6 +33,7 @@ PATTERNS = {
     "source_commit": r"[0-9a-f]{40}",
     "sha256": r"[0-9a-f]{64}",
     "checkpoint_sha256": r"[0-9a-f]{64}",
+    "zoo": r"[0-9]{1,2}|vbr",
     "fingerprint": r"[0-9a-f]{16}",
     "google_drive": r"[\w-]{10,}",
     "google_drive_folder": r"[\w-]{10,}",
@@ -52,8 +53,10 @@ class Entry:
         fingerprint: of its tensors, which .lic files name; 16 hex digits.
         licence: where it differs from the model's.
         checkpoint: the authors' name for their file.
+        checkpoint_names: what it may be called, best first, where the authors share a folder and do not say.
+        checkpoint_size, checkpoint_sha256: of the authors' file, in bytes.
         google_drive, google_drive_folder, url: where the authors put it.
-        checkpoint_sha256: of the authors' file.
+        zoo: which weights of its zoo compressai downloads for the model and `metric`: "3", "vbr".
         kodak: published by the authors, {"bpp": ..., "psnr": ...} or {"bpp": ..., "ms_ssim_db": ...}.
         measured: the same by `licodec bench`, and "set".
     """
@@ -71,10 +74,13 @@ class Entry:
     fingerprint: str | None = None
     licence: str | None = None
     checkpoint: str | None = None
+    checkpoint_names: tuple[str, ...] = ()
+    checkpoint_size: int | None = None
     checkpoint_sha256: str | None = None
     google_drive: str | None = None
     google_drive_folder: str | None = None
     url: str | None = None
+    zoo: str | None = None
     kodak: Mapping[str, float] | None = None
     measured: Mapping[str, object] | None = None
     note: str | None = None
@@ -87,7 +93,7 @@ class Entry:
     @property
     def fetchable(self) -> bool:
         """Whether `licodec weights fetch-upstream` can get it."""
-        return bool(self.google_drive or self.google_drive_folder or self.url)
+        return bool(self.google_drive or self.google_drive_folder or self.url or self.zoo)
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ def _model(name: str, table: dict[str, object]) -> Model:
 def _entry(model: str, number: int, table: dict[str, object]) -> Entry:
     place = f"models.{model}.weights, entry {number}"
     known = {f.name for f in fields(Entry)} - {"model", "rate_lambda"} | {"lambda"}
-    numbers = {"quality": int, "size": int, "lambda": (int, float)}
+    numbers = {"quality": int, "size": int, "checkpoint_size": int, "lambda": (int, float)}
     values: dict[str, object] = {}
     for key, kind in numbers.items():
         if key in table:
@@ -177,7 +183,9 @@ def _entry(model: str, number: int, table: dict[str, object]) -> Entry:
     if "measured" in table:
         measured = dict(_table(table["measured"]))
         values["measured"] = {"set": str(measured.pop("set", "")), **_numbers(measured, place)}
-    skip = {*numbers, "kodak", "measured"}
+    if "checkpoint_names" in table:
+        values["checkpoint_names"] = _names(table["checkpoint_names"], place)
+    skip = {*numbers, "kodak", "measured", "checkpoint_names"}
     values |= _texts({k: v for k, v in table.items() if k not in skip}, known, place)
     if "status" not in values:
         raise ValueError(f"{place}: has no status")
@@ -209,6 +217,12 @@ def _texts(table: dict[str, object], known: set[str], place: str) -> dict[str, s
             raise ValueError(f"{place}: {key} = {value!r:.80} is not of the right form")
         texts[key] = value
     return texts
+
+
+def _names(value: object, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) and v.isprintable() and "/" not in v for v in value):
+        raise ValueError(f"{place}: checkpoint_names should be a list of file names")
+    return tuple(value)
 
 
 def _numbers(value: object, place: str) -> dict[str, float]:
@@ -256,7 +270,7 @@ def dump_entry(entry: Entry) -> str:
     lines = [f"[[models.{_key(entry.model)}.weights]]"]
     for field in fields(Entry):
         value = getattr(entry, field.name)
-        if field.name != "model" and value is not None:
+        if field.name != "model" and value not in (None, ()):
             lines.append(f"{'lambda' if field.name == 'rate_lambda' else field.name} = {_value(value)}")
     return "\n".join(lines)
 
@@ -271,6 +285,6 @@ def _value(value: object) -> str:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
     return repr(value)

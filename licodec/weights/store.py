@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from licodec.errors import InputError, UsageError, WeightsError
 from licodec.files import replacing
-from licodec.weights import file, hub, paths, sources
+from licodec.weights import authors, file, hub, network, paths, sources
 from licodec.weights.manifest import Entry
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def find(info: ModelInfo, quality: float | None) -> Path:
     wanted = None if quality is None else int(quality)
     if entry := sources.published(info.name, wanted):
         return hub.fetch(entry)
+    if path := authors.for_call(info.name, wanted):
+        return path
     raise WeightsError(_how_to_get(info, wanted, here))
 
 
@@ -87,7 +89,10 @@ def _how_to_get(info: ModelInfo, quality: int | None, here: dict[int | None, Pat
     if quality is None and not info.variable_rate:
         return f"no weights of {wanted} without a quality are installed{have}; say which with -q"
     if sources.fetchable(info.name, quality):
-        how = f"`licodec weights fetch-upstream {info.name} -q {quality}` gets the authors' checkpoint"
+        label = info.name if quality is None else f"{info.name} -q {quality}"
+        how = f"`licodec weights fetch-upstream {label}` gets the authors' checkpoint"
+        if switch := network.forbidden():
+            how += f" ({switch} forbids to do it now)"
     else:
         how = f"convert a checkpoint with `licodec convert-upstream CHECKPOINT -m {info.name} -q {quality}`"
     return f"no weights of {wanted} are installed or published{have}; {how}, or pass --weights FILE"
@@ -103,10 +108,27 @@ def find_fingerprint(header: Header) -> Path:
             return path
     if entry := sources.by_fingerprint(wanted):
         return hub.fetch(entry)
+    how = "install them, or pass them with --weights"
+    try:
+        if path := _from_authors(header):
+            found.append(file.read_header(path).fingerprint.hex())
+            if found[-1] == wanted:
+                return path
+    except WeightsError as error:
+        how = str(error)
     have = f"but only {', '.join(found)} are installed" if found else "and none are installed"
-    raise WeightsError(
-        f"needs weights {wanted} of the model {header.model!r}, {have}; install them, or pass them with --weights"
-    )
+    raise WeightsError(f"needs weights {wanted} of the model {header.model!r}, {have}; {how}")
+
+
+def _from_authors(header: Header) -> Path | None:
+    """Weights of the model and quality that a .lic names, if none are installed and the authors give them."""
+    from licodec.models import MODELS
+
+    info = MODELS.get(header.model)
+    if info is None or bundled(info.name):
+        return None
+    quality = None if info.variable_rate else int(header.quality)
+    return None if quality in installed(info.name) else authors.for_call(info.name, quality)
 
 
 def local(model: str, quality: int | None) -> list[Path]:
@@ -169,7 +191,9 @@ def rows() -> list[dict[str, object]]:
         own = bundled(name)
         here = installed(name)
         out += [{"model": name, "quality": None, "status": "bundled", "where": str(p)} for p in own]
-        out += [{"model": name, "quality": q, "status": "installed", "where": str(p)} for q, p in here.items()]
+        for quality, path in here.items():
+            row = {"model": name, "quality": quality, "status": "installed", "where": str(path)}
+            out.append(row | _checkpoint(sources.fetchable(name, quality)))
         seen = set(here)
         for entry in sources.entries(name):
             if entry.status == "bundled" or entry.quality in seen:
@@ -191,7 +215,15 @@ def _row(entry: Entry) -> dict[str, object]:
     else:
         status, where = "unpublished", "the authors link no checkpoint"
     row = {"model": entry.model, "quality": entry.quality, "status": status, "where": where}
-    return row | {"lambda": entry.rate_lambda, "metric": entry.metric}
+    return row | {"lambda": entry.rate_lambda, "metric": entry.metric} | _checkpoint(entry)
+
+
+def _checkpoint(entry: Entry | None) -> dict[str, object]:
+    """Size and sha256 of the authors' file: the manifest's, else those of the first download."""
+    first = entry and authors.record_of(entry)
+    if entry and entry.checkpoint_sha256:
+        return {"checkpoint_size": entry.checkpoint_size, "checkpoint_sha256": entry.checkpoint_sha256}
+    return {"checkpoint_size": first.size, "checkpoint_sha256": first.sha256} if first else {}
 
 
 def listing() -> list[dict[str, object]]:
@@ -214,7 +246,9 @@ def _model_row(info: ModelInfo) -> dict[str, object]:
         where = "published: " + ", ".join(str(q) for q in sorted({q for q in published if q}))
     else:
         where = "unpublished"
-    get = None if found or published else f"licodec weights fetch-upstream {info.name} -q Q"
+    fetchable = any(e.fetchable for e in sources.entries(info.name))
+    choice = "" if info.variable_rate else " -q Q"
+    get = f"licodec weights fetch-upstream {info.name}{choice}" if fetchable and not (found or published) else None
     return {
         "model": info.name,
         "qualities": _ranges(info.qualities) + (" and between" if info.variable_rate else ""),

@@ -1,0 +1,185 @@
+"""`-m NAME -q Q` without weights: fetched from the authors, against a Drive and a bucket on the loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cloud import QUOTA, Cloud
+from conftest import licodec
+from test_upstream import author_checkpoint
+from test_weights import refused
+
+DRIVE = "1RyDmDDqrIwkVvVvH3HlPfwAoK4jmWY97"  # where licodec's manifest says that conv-hyperprior's checkpoint is
+ENCODE = ("-m", "conv-hyperprior", "-q", "1", "-f")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("authors") / "c.pth.tar"
+    author_checkpoint(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def cloud(tmp_path, checkpoint):
+    cloud = Cloud(tmp_path)
+    cloud.files = {DRIVE: checkpoint, "/zoo/its.pth.tar": checkpoint}
+    cloud.env["LICODEC_HOME"] = str(tmp_path / "home")
+    yield cloud
+    cloud.close()
+
+
+def manifest(cloud: Cloud, tmp_path: Path, **facts: object) -> None:
+    """A manifest of the user's in which conv-hyperprior has these facts; by default it is in the bucket."""
+    facts = {"quality": 1, "status": "unpublished", "url": "https://bucket.example/zoo/its.pth.tar"} | facts
+    lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items() if value is not None]
+    path = tmp_path / "mine.toml"
+    path.write_text("\n".join(["schema = 1", "[[models.conv-hyperprior.weights]]", *lines]))
+    cloud.env["LICODEC_WEIGHTS"] = str(path)
+
+
+def test_one_command_and_then_no_network(cloud, picture_file, checkpoint):
+    """Drive, with its page of confirmation; what was seen is recorded and shown."""
+    run = licodec("encode", picture_file, *ENCODE, env=cloud.env)
+    assert run.returncode == 0, run.stderr.decode()
+    line = run.stderr.decode().splitlines()[0]
+    expected = ("conv-hyperprior -q 1", f"https://drive.google.com/file/d/{DRIVE}", "none given")
+    assert all(word in line for word in expected) and f"{len(checkpoint) / 1e6:.1f} MB" in line
+    assert cloud.calls["drive.usercontent.google.com/download"] == 2  # the page, and the file
+    calls = dict(cloud.calls)
+    cloud.close()
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+    assert licodec("decode", picture_file.with_suffix(".lic"), "-f", env=cloud.env).returncode == 0
+    assert dict(cloud.calls) == calls
+    (row,) = json.loads(licodec("weights", "list", "conv-hyperprior", "--json", env=cloud.env).stdout)
+    assert row["status"] == "installed" and row["checkpoint_size"] == len(checkpoint)
+    assert row["checkpoint_sha256"] == hashlib.sha256(checkpoint).hexdigest()
+    assert row["checkpoint_sha256"] in licodec("weights", "list", "conv-hyperprior", env=cloud.env).stdout.decode()
+
+
+def test_decode_fetches_what_a_file_was_made_with(cloud, picture_file, tmp_path):
+    assert licodec("encode", picture_file, *ENCODE, "--quiet", env=cloud.env).stderr == b""
+    other = {**cloud.env, "LICODEC_HOME": str(tmp_path / "other")}
+    lic = picture_file.with_suffix(".lic")
+    refused(licodec("decode", lic, "-o", tmp_path / "d.png", "--offline", env=other), "none are installed")
+    assert licodec("decode", lic, "-o", tmp_path / "d.png", env=other).returncode == 0
+    assert cloud.calls["file"] == 2
+
+
+@pytest.mark.parametrize("how", ["--offline", "LICODEC_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline(how, cloud, picture_file):
+    options = [how] if how.startswith("-") else []
+    env = cloud.env if options else {**cloud.env, how: "1"}
+    run = licodec("encode", picture_file, *ENCODE, *options, env=env)
+    refused(run, "`licodec weights fetch-upstream conv-hyperprior -q 1`", "forbids")
+    refused(
+        licodec("weights", "fetch-upstream", "conv-hyperprior", env={**cloud.env, "LICODEC_OFFLINE": "1"}), "forbids"
+    )
+    assert not cloud.calls and len(run.stderr.splitlines()) == 1
+
+
+def change(cloud: Cloud, how: str) -> None:
+    cloud.page = {"quota": QUOTA, "page": "<html><head><title>Log in</title></head></html>"}.get(how)
+    cloud.status = {"gone": 404, "denied": 403, "broken": 503}.get(how, 0)
+    cloud.die_after = [70_000] * 9 if how == "short" else []
+    cloud.ranges = how != "short"  # so that no try gets further
+
+
+@pytest.mark.parametrize(
+    ("drive", "how", "word"),
+    [
+        (True, "quota", "Too many users have viewed or downloaded this file recently. Please try again later."),
+        (True, "page", "Google Drive does not give"),
+        (True, "gone", "Cannot retrieve the public link"),
+        (False, "quota", "came a page: Too many users"),
+        (False, "page", "came a page: Log in"),
+        (False, "gone", "404"),
+        (False, "denied", "403"),
+        (False, "broken", "503"),
+    ],
+)
+def test_a_line_for_each_failure(drive, how, word, cloud, tmp_path, picture_file):
+    if not drive:
+        manifest(cloud, tmp_path)
+    change(cloud, how)
+    run = licodec("encode", picture_file, *ENCODE, env=cloud.env)
+    refused(run, word, "with a browser and `licodec convert-upstream FILE -m conv-hyperprior -q 1`")
+    change(cloud, "")
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+
+
+def test_cut_short_and_gone_on_with(cloud, tmp_path, picture_file, checkpoint):
+    manifest(cloud, tmp_path)
+    cloud.die_after = [600_000, 1000, 1000]
+    size = len(checkpoint)
+    refused(licodec("encode", picture_file, *ENCODE, env=cloud.env), f"cut short after 524288 of {size} bytes")
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+    assert cloud.asked == ["bytes=524288-"] * 3  # two more tries, then the second call
+
+
+def test_half_a_file_that_cannot_be_gone_on_with(cloud, tmp_path, picture_file):
+    manifest(cloud, tmp_path)
+    cloud.die_after, cloud.ranges = [600_000], False
+    refused(licodec("encode", picture_file, *ENCODE, env=cloud.env), "byte range")
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0  # thrown away, fetched whole
+    assert not list((tmp_path / "home/downloads").iterdir())
+
+
+def test_trust_on_first_use(cloud, tmp_path, picture_file, checkpoint):
+    manifest(cloud, tmp_path)
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+    assert licodec("weights", "remove", "conv-hyperprior", env=cloud.env).returncode == 0
+    author_checkpoint(tmp_path / "other.pth.tar", lambda s: s["module.g_a.0.weight"].add_(1e-3))
+    cloud.files["/zoo/its.pth.tar"] = other = (tmp_path / "other.pth.tar").read_bytes()
+    first, second = (hashlib.sha256(data).hexdigest() for data in (checkpoint, other))
+    refused(licodec("encode", picture_file, *ENCODE, env=cloud.env), first, second, "--accept-new")
+    fetch = ("weights", "fetch-upstream", "conv-hyperprior", "-q", "1", "-f")
+    refused(licodec(*fetch, env=cloud.env), first)
+    run = licodec(*fetch, "--accept-new", env=cloud.env)
+    assert run.returncode == 0 and f'checkpoint_sha256 = "{second}"' in run.stdout.decode()
+    cloud.env["LICODEC_WEIGHTS"] = str(tmp_path / "printed.toml")  # the printed entry is one of a manifest
+    (tmp_path / "printed.toml").write_text("schema = 1\n" + run.stdout.decode())
+    cloud.files["/zoo/its.pth.tar"] = checkpoint
+    refused(licodec(*fetch, "--accept-new", env=cloud.env), "the manifest says", second)
+    manifest(cloud, tmp_path, checkpoint_size=5)
+    refused(licodec(*fetch, "--accept-new", env=cloud.env), "the manifest says 5 bytes")
+
+
+def test_another_model_and_a_wrong_name(cloud, tmp_path, picture_file, checkpoint):
+    author_checkpoint(tmp_path / "x", lambda s: s.update({"module.charm_mean_transforms.0": s["module.g_a.0.bias"]}))
+    cloud.files[DRIVE] = (tmp_path / "x").read_bytes()
+    refused(licodec("encode", picture_file, *ENCODE, env=cloud.env), "not those of conv-hyperprior")
+    assert not (tmp_path / "home/checkpoints.json").exists()
+    digest = hashlib.sha256(checkpoint).hexdigest()
+    cloud.files |= {f"/m-1-{name}.pth.tar": checkpoint for name in (digest[:8], "0123abcd")}
+    manifest(cloud, tmp_path, url="https://bucket.example/m-1-0123abcd.pth.tar")
+    refused(licodec("encode", picture_file, *ENCODE, env=cloud.env), "promises 0123abcd", digest)
+    manifest(cloud, tmp_path, url=f"https://bucket.example/m-1-{digest[:8]}.pth.tar")
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+
+
+def test_a_shared_folder(cloud, tmp_path, picture_file):
+    """As SAAF's: the file is found by the names that its scheme implies, or a person names it."""
+    folder = "1TZlDDxYhMyRKiQeCbDgtr6W-S-lm7tiz"
+    names = {"mse_0.05.pth.tar": "0" * 28, "mse_0.0018.pth": "1" * 28}
+    cloud.folders[folder] = names
+    cloud.files["1" * 28] = cloud.files.pop(DRIVE)
+    facts = {"url": None, "google_drive_folder": folder}
+    manifest(cloud, tmp_path, **facts, checkpoint_names=["mse_0.0035.pth.tar"])
+    refused(licodec("encode", picture_file, *ENCODE, env=cloud.env), "--file: mse_0.0018.pth, mse_0.05.pth.tar")
+    manifest(cloud, tmp_path, **facts, checkpoint_names=["mse_0.0018.pth.tar", "mse_0.0018.pth"])
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+
+
+def test_two_at_once_fetch_once(cloud, tmp_path):
+    manifest(cloud, tmp_path)
+    command = [sys.executable, "-m", "licodec", "weights", "pull", "conv-hyperprior-1"]
+    runs = [subprocess.Popen(command, env={**os.environ, **cloud.env}) for _ in range(2)]
+    assert [run.wait(120) for run in runs] == [0, 0]
+    assert cloud.calls["file"] == 1
