@@ -105,6 +105,27 @@ def test_a_decoder_with_other_scales_is_out_of_step(name, tmp_path):
         other.decode(parsed)
 
 
+@pytest.fixture
+def threads():
+    """Sets torch's threads; they are put back afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["tcm", "dcae"])
+def test_files_decode_with_any_number_of_threads(name, tmp_path, threads):
+    path = tmp_path / "w.safetensors"
+    export(small_model(name), path, {}, "test", 1)
+    chosen = codec.load(path, "cpu")
+    threads(3)
+    parsed = container.read(chosen.encode(imaging.Picture(render(200, 136)), 1).data)
+    many = chosen.decode(parsed).pixels.astype(int)
+    threads(1)
+    alone = chosen.decode(parsed).pixels.astype(int)
+    assert np.abs(alone - many).max() <= 1 and (alone != many).mean() < 1e-3
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_models_keep_their_contract(name):
     with skeleton():

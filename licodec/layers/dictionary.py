@@ -7,18 +7,11 @@ TransNeXt (Shi, CVPR 2024).
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.activation import GELU, add, gelu
-from licodec.layers.conv import Conv, Conv1x1, conv, conv3x3, deconv
-from licodec.layers.linear import Linear, linear
-from licodec.layers.parallel import STRIP, each, pieces, positionwise
-from licodec.layers.pointwise import Depthwise
-from licodec.layers.window import by_windows
+from licodec.layers.conv import conv, conv1x1, conv3x3, deconv, depthwise3x3
 
 DICTIONARY_HEADS = 20
 HEAD_DIM = 32
@@ -30,12 +23,12 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        self.conv1 = Conv1x1(channels, half)
+        self.conv1 = conv1x1(channels, half)
         self.conv2 = conv3x3(half, half)
-        self.conv3 = Conv1x1(half, channels)
+        self.conv3 = conv1x1(half, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3.finish(self.conv2(self.conv1(x, "relu")), x, before="relu")
+        return x + self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
 
 
 class BottleneckDown(nn.Module):
@@ -68,35 +61,14 @@ class ConvGLU(nn.Module):
     def __init__(self, dim: int, expansion: int = 4) -> None:
         super().__init__()
         hidden = dim * expansion // 2
-        self.fc1 = Linear(dim, 2 * hidden)
-        self.depthwise = Depthwise(hidden)
-        self.fc2 = Linear(hidden, dim)
+        self.fc1 = nn.Linear(dim, 2 * hidden)
+        self.depthwise = depthwise3x3(hidden)
+        self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.gated(x, self.depthwise.at(self.before_gate(x))))
-
-    def before_gate(self, x: Tensor) -> Tensor:
-        """[B, H, W, dim] -> [B, H, W, hidden], position by position."""
-        hidden = self.fc2.in_features
-        return linear(self, x, self.fc1.weight[:hidden], self.fc1.bias[:hidden], part="gate")
-
-    def gated(self, x: Tensor, gate: Tensor) -> Tensor:
-        """x [B, H, W, dim] mapped and gated, position by position."""
-        hidden = self.fc2.in_features
-        value = linear(self, x, self.fc1.weight[hidden:], self.fc1.bias[hidden:], part="value")
-        return value.mul_(gelu(gate))
-
-    def part(self, x: Tensor, norm: nn.Module, rows: slice) -> Tensor:
-        """Some rows of `self(norm(x))`."""
-        height, top, bottom = x.shape[1], rows.start, rows.stop
-        first, last = max(0, top - 1), min(height, bottom + 1)
-        normed = norm(x[:, first:last])
-        gate = self.before_gate(normed)
-        beyond = (first - top + 1, bottom + 1 - last)  # rows above and below the map
-        if any(beyond):
-            gate = F.pad(gate, (0, 0, 0, 0, *beyond))
-        gate = self.depthwise.at(gate, rows_given=True)
-        return self.fc2(self.gated(normed[:, top - first : bottom - first], gate))
+        gate, value = self.fc1(x).chunk(2, -1)
+        gate = self.depthwise(gate.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.fc2(F.gelu(gate) * value)
 
 
 class GatedBlock(nn.Module):
@@ -111,16 +83,8 @@ class GatedBlock(nn.Module):
         self.scale1, self.scale2 = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = by_windows(self.attn, x, lambda x, attend: torch.addcmul(attend(self.norm1(x)), self.scale1, x))
-        if torch.is_grad_enabled():
-            return torch.addcmul(self.mlp(self.norm2(x)), self.scale2, x)
-        out = torch.empty_like(x)
-
-        def strip(rows: slice) -> None:  # what lies between the layers stays in the cache
-            torch.addcmul(self.mlp.part(x, self.norm2, rows), self.scale2, x[:, rows], out=out[:, rows])
-
-        each(strip, pieces(x.shape[1], STRIP // x.shape[2]))
-        return out
+        x = self.scale1 * x + self.attn(self.norm1(x))
+        return self.scale2 * x + self.mlp(self.norm2(x))
 
 
 class GatedStage(nn.Module):
@@ -128,79 +92,39 @@ class GatedStage(nn.Module):
 
     def __init__(self, dim: int, attentions: list[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(GatedBlock(dim, attention) for attention in attentions)
+        self.layers = nn.Sequential(*(GatedBlock(dim, attention) for attention in attentions))
         self.conv = conv3x3(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = x.permute(0, 2, 3, 1)
-        for layer in self.layers:
-            out = layer(out)
-        return add(self.conv(out.permute(0, 3, 1, 2)), x)
+        return x + self.conv(self.layers(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
 
 
 class DenseAggregation(nn.Module):
-    """Multi-scale features: three depthwise stages, densely joined, weighted by a spatial mask."""
+    """Multi-scale features: three depthwise stages, densely joined, weighted by a spatial mask; [B, C, H, W]."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.enter = Conv1x1(dim, dim)
+        self.enter = conv1x1(dim, dim)
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.GELU(), Conv1x1(dim, dim), GELU(), Depthwise(dim), GELU(), Conv1x1(dim, dim))
+            nn.Sequential(nn.GELU(), conv1x1(dim, dim), nn.GELU(), depthwise3x3(dim), nn.GELU(), conv1x1(dim, dim))
             for _ in range(3)
         )
-        self.join = Conv1x1(4 * dim, dim)
-        self.mask = Conv(2, 1, 7, padding=3, bias=False)
-        for name in ("folded", "folded_bias"):
-            self.register_buffer(name, None, persistent=False)
+        self.join = conv1x1(4 * dim, dim)
+        self.mask = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` takes, from [B, H, W, C], position by position: the first features, and those widened."""
-        first = self.enter.at(x)
-        return first, self._widened(0, first)
-
-    def forward(self, first: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The joined features [B, H, W, C], and their weights [B, H, W, 1]."""
-        outputs = [first]
-        for step, stage in enumerate(self.stages):
-            if step:
-                output, hidden = positionwise(functools.partial(self._between, step), hidden)
-                outputs.append(output)
-            hidden = stage[3].at(hidden)
-        x, statistics = positionwise(self._joined, *outputs, hidden)
-        return x, torch.sigmoid(self.mask(statistics.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-
-    def _widened(self, step: int, x: Tensor) -> Tensor:
-        """What a stage's depthwise convolution takes, from the output before; that is left as it is."""
-        return gelu(self.stages[step][1].at(gelu(x.clone())))
-
-    def _between(self, step: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of the stage before, and what this one's depthwise convolution takes."""
-        output = self.stages[step - 1][5].at(gelu(hidden))
-        return output, self._widened(step, output)
-
-    def _joined(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The stages' outputs joined, the last one's from before its last map; and the mean and maximum of channels."""
-        *outputs, hidden = maps
-        last = gelu(hidden)
-        if self.folded is None:
-            x = self.join.at(torch.cat([*outputs, self.stages[-1][5].at(last)], 3))
-        else:
-            x = linear(self, torch.cat([*outputs, last], 3), self.folded, self.folded_bias)
-        return x, torch.cat([x.mean(3, keepdim=True), x.amax(3, keepdim=True)], 3)
-
-    def freeze(self) -> None:
-        """Join without the last stage's last map: nothing lies between the two."""
-        last = self.stages[-1][-1]
-        dim = last.out_channels
-        weight, inner = self.join.weight[:, :, 0, 0], last.weight[:, :, 0, 0]
-        self.folded = torch.cat([weight[:, :-dim], weight[:, -dim:] @ inner], 1)
-        self.folded_bias = self.join.bias + weight[:, -dim:] @ last.bias
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [self.enter(x)]
+        for stage in self.stages:
+            outputs.append(stage(outputs[-1]))
+        x = self.join(torch.cat(outputs, 1))
+        statistics = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return x * torch.sigmoid(self.mask(statistics))
 
 
 class DictionaryAttention(nn.Module):
     """Cross attention from the support of a slice to the dictionary; [B, C, H, W] -> [B, out, H, W].
 
-    The logits' scale is learned, one a head, in place of 1 / sqrt(d). Values are
+    The logits' scale is learned, one per head, in place of 1 / sqrt(d). Values are
     the normalised dictionary itself.
     """
 
@@ -208,58 +132,34 @@ class DictionaryAttention(nn.Module):
         super().__init__()
         dim = DICTIONARY_HEADS * HEAD_DIM
         self.scale = nn.Parameter(torch.ones(DICTIONARY_HEADS, 1, 1))
-        self.enter = Linear(in_channels, dim)
+        self.enter = nn.Linear(in_channels, dim)
         self.norm_scale = nn.LayerNorm(dim)
         self.aggregation = DenseAggregation(dim)
         self.norm_query = nn.LayerNorm(dim)
-        self.query = Linear(dim, dim)
+        self.query = nn.Linear(dim, dim)
         self.norm_dictionary = nn.LayerNorm(dim)
-        self.key = Linear(dim, dim)
-        self.proj = Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = ConvGLU(dim)
-        self.leave = Linear(dim, out_channels)
+        self.leave = nn.Linear(dim, out_channels)
         self.scale1, self.scale2, self.scale3 = (nn.Parameter(torch.ones(dim)) for _ in range(3))
-        for name in ("leave_hidden", "leave_found", "leave_bias"):
-            self.register_buffer(name, None, persistent=False)
 
     def forward(self, x: Tensor, dictionary: Tensor) -> Tensor:
+        x = self.enter(x.permute(0, 2, 3, 1))
+        local = self.aggregation(self.norm_scale(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.scale1 * x + local
+        x = self.scale2 * x + self.proj(self._look_up(self.query(self.norm_query(x)), dictionary))
+        x = self.scale3 * x + self.mlp(self.norm_mlp(x))
+        return self.leave(x).permute(0, 3, 1, 2)
+
+    def _look_up(self, query: Tensor, dictionary: Tensor) -> Tensor:
+        """What each position finds in the dictionary [words, dim]; [B, H, W, dim] -> the same."""
         words = self.norm_dictionary(dictionary)
-        key, value = self._heads(self.key(words)[None]), self._heads(words[None])
-        x, *features = positionwise(self._entered, x.permute(0, 2, 3, 1))
-        local, weights = self.aggregation(*features)
-        found, normed, gate = positionwise(lambda *maps: self._found(*maps, key, value), x, local, weights)
-        return positionwise(self._left, found, normed, self.mlp.depthwise.at(gate)).permute(0, 3, 1, 2)
-
-    def _entered(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x mapped, and what the aggregation begins with."""
-        x = self.enter(x)
-        return x, *self.aggregation.begin(self.norm_scale(x))
-
-    def _found(self, x: Tensor, local: Tensor, weights: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """What each position finds in the dictionary, with a skip; the MLP's input; what its gate is made of."""
-        x = torch.addcmul(local * weights, self.scale1, x)
-        b, h, w, dim = x.shape
-        query = self._heads(self.query(self.norm_query(x)).reshape(b, h * w, dim)) * self.scale
-        key, value = (words.expand(b, -1, -1, -1) for words in (key, value))
-        found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        found = torch.addcmul(self.proj(found.transpose(1, 2).reshape(b, h, w, dim)), self.scale2, x)
-        normed = self.norm_mlp(found)
-        return found, normed, self.mlp.before_gate(normed)
-
-    def _left(self, found: Tensor, normed: Tensor, gate: Tensor) -> Tensor:
-        """The MLP after its gate, a skip, and the last map."""
-        hidden = self.mlp.gated(normed, gate)
-        if self.leave_hidden is None:
-            return self.leave(torch.addcmul(self.mlp.fc2(hidden), self.scale3, found))
-        out = linear(self, hidden, self.leave_hidden, self.leave_bias)
-        return out.add_(linear(self, found, self.leave_found, None))
-
-    def freeze(self) -> None:
-        """Leave without the MLP's last map, as only a sum lies between the two."""
-        weight, inner = self.leave.weight, self.mlp.fc2
-        self.leave_hidden, self.leave_found = weight @ inner.weight, weight * self.scale3
-        self.leave_bias = self.leave.bias + weight @ inner.bias
+        q = self._heads(query.flatten(1, 2)) * self.scale
+        k, v = (self._heads(x[None]).expand(len(q), -1, -1, -1) for x in (self.key(words), words))
+        found = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return found.transpose(1, 2).reshape(query.shape)
 
     @staticmethod
     def _heads(x: Tensor) -> Tensor:

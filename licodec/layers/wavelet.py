@@ -6,15 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from licodec.layers.linear import Linear
-
 
 class OrthogonalLinear(nn.Module):
     """A linear map over channels, trained towards orthogonality; [B, C, H, W]."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.linear = Linear(in_channels, out_channels)
+        self.linear = nn.Linear(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from licodec.entropy.tables import SCALES
 from licodec.layers.bound import lower_bound
+from licodec.layers.exact import make_exact
 
 if TYPE_CHECKING:
     from licodec.entropy.tables import Tables
@@ -142,10 +143,7 @@ class CodingModel(nn.Module, ABC):
             if isinstance(part, nn.Parameter):
                 part.data = part.data.double()
             else:
-                part.double()
-                for module in part.modules():
-                    if hasattr(module, "freeze"):
-                        module.freeze()
+                setattr(self, name, make_exact(part))
         return self
 
     def check_contract(self) -> None:

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from licodec.layers.activation import GELU
-from licodec.layers.conv import Conv1x1, conv, conv3x3, deconv, head
+from licodec.layers.conv import conv, conv1x1, conv3x3, deconv, depthwise3x3, head
 from licodec.layers.dictionary import Bottleneck
 from licodec.layers.factorized import FactorizedPrior
-from licodec.layers.parallel import positionwise
-from licodec.layers.pointwise import Depthwise
 from licodec.models.base import gaussian_bits, noisy, ste_round
 from licodec.models.slices import SliceModel
 
@@ -38,9 +35,14 @@ class CCAConfig:
 
 
 def gate(x: Tensor) -> Tensor:
-    """One half of the channels times the other (SimpleGate of NAFNet); [..., 2 * C] -> [..., C]."""
-    first, second = x.chunk(2, -1)
+    """One half of the channels times the other (SimpleGate of NAFNet); [B, 2 * C, H, W] -> [B, C, H, W]."""
+    first, second = x.chunk(2, 1)
     return first * second
+
+
+def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Normalisation over the channels of [B, C, H, W]."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class NAFBlock(nn.Module):
@@ -49,25 +51,18 @@ class NAFBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.dwconv = nn.Sequential(Conv1x1(dim, 2 * dim), Depthwise(2 * dim))
-        self.sca = Conv1x1(dim, dim)
-        self.conv1 = Conv1x1(dim, dim)
-        self.expand = Conv1x1(dim, 2 * dim)
-        self.reduce = Conv1x1(dim, dim)
+        self.dwconv = nn.Sequential(conv1x1(dim, 2 * dim), depthwise3x3(2 * dim))
+        self.sca = conv1x1(dim, dim)
+        self.conv1 = conv1x1(dim, dim)
+        self.expand = conv1x1(dim, 2 * dim)
+        self.reduce = conv1x1(dim, dim)
         self.beta, self.gamma = (nn.Parameter(torch.zeros(1, dim, 1, 1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        widen, depthwise = self.dwconv
-        beta, gamma = self.beta.flatten(), self.gamma.flatten()
-        gated = positionwise(gate, depthwise.at(positionwise(lambda x: widen.at(self.norm1(x)), x)))
-        attention = self.sca.at(gated.mean((1, 2), keepdim=True))
-
-        def rest(x: Tensor, gated: Tensor) -> Tensor:
-            x = x + self.conv1.at(gated * attention) * beta
-            return x + self.reduce.at(gate(self.expand.at(self.norm2(x)))) * gamma
-
-        return positionwise(rest, x, gated).permute(0, 3, 1, 2)
+        out = gate(self.dwconv(layer_norm(self.norm1, x)))
+        out = out * self.sca(out.mean((2, 3), keepdim=True))
+        x = x + self.conv1(out) * self.beta
+        return x + self.reduce(gate(self.expand(layer_norm(self.norm2, x)))) * self.gamma
 
 
 class NAFTransform(nn.Module):
@@ -75,9 +70,9 @@ class NAFTransform(nn.Module):
 
     def __init__(self, channels: int, inner: int, depth: int) -> None:
         super().__init__()
-        self.in_conv = Conv1x1(channels, inner)
+        self.in_conv = conv1x1(channels, inner)
         self.blocks = nn.Sequential(*(NAFBlock(inner) for _ in range(depth)))
-        self.out_conv = Conv1x1(inner, channels)
+        self.out_conv = conv1x1(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.in_conv(x)
@@ -149,9 +144,10 @@ class CCA(SliceModel):
             self.g_s.append(nn.Sequential(*_naf(after, config.depth), *_bottlenecks(after)))
         self.g_s.append(deconv(dims[0], 3))
         top = dims[-1]
-        self.h_a = nn.Sequential(conv3x3(m, top), GELU(), conv(top, top), GELU(), conv(top, 192))
+        self.h_a = nn.Sequential(conv3x3(m, top), nn.GELU(), conv(top, top), nn.GELU(), conv(top, 192))
         self.h_mean_s, self.h_scale_s = (
-            nn.Sequential(deconv(192, top), GELU(), deconv(top, top), GELU(), deconv(top, m, 3, 1)) for _ in range(2)
+            nn.Sequential(deconv(192, top), nn.GELU(), deconv(top, top), nn.GELU(), deconv(top, m, 3, 1))
+            for _ in range(2)
         )
         self.mean_naf, self.scale_naf = (
             nn.ModuleList(

@@ -99,5 +99,5 @@ class DCAE(DictionaryModel):
         heads = dim // head_dim
         return GatedStage(
             dim,
-            [WindowAttention(dim, heads, window, i % 2 * window // 2, masked=float("-inf")) for i in range(depth)],
+            [WindowAttention(dim, heads, window, i % 2 * window // 2, mask_value=float("-inf")) for i in range(depth)],
         )

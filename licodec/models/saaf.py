@@ -33,7 +33,7 @@ class GlobalWindowAttention(nn.Module):
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
         self.local = WindowAttention(dim, heads, window)
-        self.window, self.shift = window, 0
+        self.window = window
         self.global_tokens = nn.Parameter(torch.empty(1, GLOBAL_TOKENS, dim))
         nn.init.trunc_normal_(self.global_tokens, std=0.02)
         self.global_kv = nn.Linear(dim, 2 * dim, bias=False)
@@ -41,13 +41,8 @@ class GlobalWindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[1:3]
-        x = F.pad(x, (0, 0, 0, -w % self.window, 0, -h % self.window))
-        return self.within_windows(x)[:, :h, :w]
-
-    def within_windows(self, x: Tensor, bottom: bool = True) -> Tensor:
-        """Attention of a map of whole windows, or of a strip of it; nothing is shifted, `bottom` does not matter."""
         local, window = self.local, self.window
-        windows = to_windows(x, window)
+        windows = to_windows(F.pad(x, (0, 0, 0, -w % window, 0, -h % window)), window)
         qkv = local.qkv(windows)
         near = local.attend(qkv)
         b, rows, columns, n, dim = windows.shape
@@ -59,7 +54,7 @@ class GlobalWindowAttention(nn.Module):
         far = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         far = far.transpose(1, 2).reshape(b, rows, columns, n, dim)
         mixed = (1 - self.global_alpha) * near + self.global_alpha * far
-        return local.proj(from_windows(mixed, window))
+        return local.proj(from_windows(mixed, window))[:, :h, :w]
 
 
 class SideDown(nn.Module):

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from licodec.entropy.tables import Tables
-from licodec.layers.activation import GELU
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
 from licodec.models.base import CompressionModel
@@ -122,7 +121,7 @@ class SliceModel(CompressionModel):
     def aux_loss(self) -> Tensor:
         return self.z_prior.aux_loss()
 
-    def add_heads(self, m: int, widths: Sequence[int], activation: type[nn.Module] = GELU) -> None:
+    def add_heads(self, m: int, widths: Sequence[int], activation: type[nn.Module] = nn.GELU) -> None:
         """Make the networks of all slices: 3x3 convolutions of these widths, for mean, scale and LRP.
 
         `m` is the channels that a slice sees beside earlier slices. The LRP also sees its own slice.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from licodec.layers.conv import Conv, conv3x3, hyper_analysis, hyper_synthesis
+from licodec.layers.conv import conv3x3, hyper_analysis, hyper_synthesis
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
 from licodec.models.slices import SliceModel
 
@@ -38,7 +38,7 @@ class STF(SliceModel):
         super().__init__([m // config.slices] * config.slices, 4 * config.embed)
         self.config = config
         self.max_support = config.slices // 2
-        self.patch_embed = Conv(3, config.embed, 2, 2)
+        self.patch_embed = nn.Conv2d(3, config.embed, 2, 2)
         self.patch_norm = nn.LayerNorm(config.embed)
         self.layers = nn.ModuleList(
             SwinStage(dim, depth, dim // HEAD_DIM, WINDOW, PatchMerging(dim, 2 * dim) if dim < m else None)
@@ -49,7 +49,7 @@ class STF(SliceModel):
             for dim, depth in zip(dims[::-1], config.depths[::-1], strict=True)
         )
         e = config.embed
-        self.end_conv = nn.Sequential(Conv(e, 4 * e, 5, padding=2), nn.PixelShuffle(2), conv3x3(e, 3))
+        self.end_conv = nn.Sequential(nn.Conv2d(e, 4 * e, 5, padding=2), nn.PixelShuffle(2), conv3x3(e, 3))
         self.h_a = hyper_analysis([m, 384, 336, 288, 240, 4 * e])
         self.h_mean_s, self.h_scale_s = (hyper_synthesis([4 * e, 240, 288, 336, 384, m]) for _ in range(2))
         self.add_heads(m, self.HEAD)

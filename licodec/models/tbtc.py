@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from licodec.layers.activation import ReLU
-from licodec.layers.conv import GDN, Conv, conv, conv3x3, deconv, head
+from licodec.layers.conv import GDN, conv, conv3x3, deconv, head
 from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
 from licodec.models.slices import SliceModel
 
@@ -63,8 +62,8 @@ class ChARM(Hyperprior):
         for step, size in enumerate(self.slice_sizes):
             seen = size + self.support_channels(step)
             widths = [(i * (size - seen)) // 3 + seen for i in range(4)]  # rounded down: 64, 53, 42, 32
-            self.mean_heads.append(head(widths, ReLU))
-            self.scale_heads.append(head(widths, ReLU))
+            self.mean_heads.append(head(widths, nn.ReLU))
+            self.scale_heads.append(head(widths, nn.ReLU))
 
     def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
         return super().supports(step, self.split(means)[step], self.split(scales)[step], earlier)
@@ -77,8 +76,8 @@ def conv_transforms(model: Hyperprior, m: int, z: int) -> None:
         deconv(m, m), GDN(m, inverse=True), deconv(m, m), GDN(m, inverse=True), deconv(m, m), GDN(m, inverse=True),
         deconv(m, 3),
     )  # fmt: skip
-    model.h_a = nn.Sequential(conv3x3(m, z), ReLU(), conv(z, z), ReLU(), conv(z, z))
-    model.h_s = nn.Sequential(deconv(z, z), ReLU(), deconv(z, z), ReLU(), conv3x3(z, 2 * m))
+    model.h_a = nn.Sequential(conv3x3(m, z), nn.ReLU(), conv(z, z), nn.ReLU(), conv(z, z))
+    model.h_s = nn.Sequential(deconv(z, z), nn.ReLU(), deconv(z, z), nn.ReLU(), conv3x3(z, 2 * m))
 
 
 class ConvHyperprior(Hyperprior):
@@ -129,7 +128,7 @@ def swin_down(channels: int, dims: tuple[int, ...], depths: tuple[int, ...], win
         SwinStage(dim, depth, HEADS, window, PatchMerging(dim, after) if after else None, HEAD_SCALE)
         for dim, depth, after in zip(dims, depths, (*dims[1:], 0), strict=True)
     ]
-    return SwinTransform(stages, Conv(channels, dims[0], 2, 2))
+    return SwinTransform(stages, nn.Conv2d(channels, dims[0], 2, 2))
 
 
 def swin_up(dims: tuple[int, ...], depths: tuple[int, ...], window: int, channels: int) -> SwinTransform:

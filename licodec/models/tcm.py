@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from licodec.layers.activation import add
 from licodec.layers.conv import (
-    Conv1x1,
-    GatedAttention,
+    AttentionBlock,
     ResidualBlock,
     ResidualBlockUpsample,
     ResidualBlockWithStride,
-    SubpelConv,
+    conv1x1,
     conv3x3,
+    subpel_conv3x3,
 )
 from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
 from licodec.layers.window import SwinBlock
@@ -45,22 +44,16 @@ class MixtureBlock(nn.Module):
 
     def __init__(self, n: int, head_dim: int, window: int, shifted: bool) -> None:
         super().__init__()
-        self.trans_block = SwinBlock(n, n // head_dim, window, window // 2 if shifted else 0, masked=NO_SIGHT)
-        self.conv1_1 = Conv1x1(2 * n, 2 * n)
-        self.conv1_2 = Conv1x1(2 * n, 2 * n)
+        self.trans_block = SwinBlock(n, n // head_dim, window, window // 2 if shifted else 0, mask_value=NO_SIGHT)
+        self.conv1_1 = conv1x1(2 * n, 2 * n)
+        self.conv1_2 = conv1x1(2 * n, 2 * n)
         self.conv_block = ResidualBlock(n, n)
 
     def forward(self, x: Tensor) -> Tensor:
-        both = self.conv1_1(x)
-        local, distant = both.chunk(2, 1)
-        positions = distant.permute(0, 2, 3, 1)
-        if torch.is_grad_enabled():
-            local = self.conv_block(local) + local  # a second identity: conv_block has its own
-            both = torch.cat([local, self.trans_block(positions).permute(0, 3, 1, 2)], 1)
-        else:  # the same where it lies: new memory costs as much as a layer
-            add(local, self.conv_block(local))
-            self.trans_block(positions, out=positions)
-        return self.conv1_2.finish(both, x)
+        local, distant = self.conv1_1(x).chunk(2, 1)
+        local = self.conv_block(local) + local  # a second identity: conv_block has its own
+        distant = self.trans_block(distant.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x + self.conv1_2(torch.cat([local, distant], 1))
 
 
 def mixture_pair(n: int, head_dim: int, window: int = 8) -> list[nn.Module]:
@@ -73,8 +66,8 @@ class SwinPair(nn.Module):
 
     def __init__(self, dim: int, head_dim: int, window: int) -> None:
         super().__init__()
-        self.block_1 = SwinBlock(dim, dim // head_dim, window, 0, masked=NO_SIGHT)
-        self.block_2 = SwinBlock(dim, dim // head_dim, window, window // 2, masked=NO_SIGHT)
+        self.block_1 = SwinBlock(dim, dim // head_dim, window, 0, mask_value=NO_SIGHT)
+        self.block_2 = SwinBlock(dim, dim // head_dim, window, window // 2, mask_value=NO_SIGHT)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.block_1(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
@@ -85,9 +78,9 @@ class SlimAttention(nn.Module):
 
     def __init__(self, channels: int, inner: int = 128) -> None:
         super().__init__()
-        self.in_conv = Conv1x1(channels, inner)
-        self.attention = GatedAttention(inner, SwinPair(inner, 16, 8))
-        self.out_conv = Conv1x1(inner, channels)
+        self.in_conv = conv1x1(channels, inner)
+        self.attention = AttentionBlock(inner, SwinPair(inner, 16, 8))
+        self.out_conv = conv1x1(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_conv(self.attention(self.in_conv(x)))
@@ -122,7 +115,7 @@ class TCM(SliceModel):
             *mixture_pair(n, HEAD_DIMS[4]),
             ResidualBlockUpsample(2 * n, 2 * n),
             *mixture_pair(n, HEAD_DIMS[5]),
-            SubpelConv(2 * n, 3),
+            subpel_conv3x3(2 * n, 3),
         )
         self.h_a = nn.Sequential(ResidualBlockWithStride(m, 2 * n), *mixture_pair(n, 32, 4), conv3x3(2 * n, 192, 2))
         self.h_mean_s = self._hyper_synthesis(n, m)
@@ -133,7 +126,7 @@ class TCM(SliceModel):
 
     @staticmethod
     def _hyper_synthesis(n: int, m: int) -> nn.Sequential:
-        return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), SubpelConv(2 * n, m))
+        return nn.Sequential(ResidualBlockUpsample(192, 2 * n), *mixture_pair(n, 32, 4), subpel_conv3x3(2 * n, m))
 
     def supports(self, step: int, means: Tensor, scales: Tensor, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
         mean_support, scale_support = super().supports(step, means, scales, earlier)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from licodec.layers.conv import GDN, GatedAttention, conv, deconv, hyper_analysis, hyper_synthesis
-from licodec.layers.window import WindowAttention, by_windows
+from licodec.layers.conv import GDN, AttentionBlock, conv, deconv, hyper_analysis, hyper_synthesis
+from licodec.layers.window import WindowAttention
 from licodec.models.slices import SliceModel
 
 
@@ -28,13 +28,12 @@ class WindowResidual(nn.Module):
         self.attn = WindowAttention(dim, heads, window, window // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = by_windows(self.attn, x.permute(0, 2, 3, 1), lambda x, attend: attend(x).add_(x))
-        return out.permute(0, 3, 1, 2)
+        return x + self.attn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def window_block(dim: int, window: int) -> GatedAttention:
+def window_block(dim: int, window: int) -> AttentionBlock:
     """The paper's window attention block, figure 4."""
-    return GatedAttention(dim, WindowResidual(dim, window), "gelu")
+    return AttentionBlock(dim, WindowResidual(dim, window), nn.GELU)
 
 
 class WACNN(SliceModel):

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from licodec import runtime
 from licodec.errors import OutOfMemoryError, UsageError, WeightsError
-from licodec.layers.parallel import team
 from licodec.models import base, model_info
 from licodec.models.skeleton import skeleton
 from licodec.runtime import Facts
@@ -78,7 +77,7 @@ def _at_work(method: Callable[Concatenate[Own, P], Result]) -> Callable[Concaten
 
     @functools.wraps(method)
     def run(self: Own, *args: P.args, **kwargs: P.kwargs) -> Result:
-        with _memory_guard(), torch.inference_mode(), team(self.device):
+        with _memory_guard(), torch.inference_mode():
             return method(self, *args, **kwargs)
 
     return run
@@ -136,8 +135,7 @@ class TorchModel:
                 raise
             line = str(error).splitlines()[0]
             raise WeightsError(f"{weights.path}: does not fit the model {info.name} ({line})") from None
-        with team(torch.device("cpu")):
-            module.prepare()
+        module.prepare()
         return cls(module.to(chosen), weights.thresholds, chosen)
 
     def _tensor(self, quality: float) -> Tensor:
