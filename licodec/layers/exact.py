@@ -161,10 +161,14 @@ class DepthwiseConv3x3(ExactConvolution):
 
 
 def exact_convolution(original: nn.Module) -> nn.Module:
-    """The replacement of a convolution; anything else, and what none of them can do, is given back as it is."""
-    if isinstance(original, nn.ConvTranspose2d):
+    """The replacement of one of torch's convolutions.
+
+    Anything else is given back as it is: classes derived from torch's, which may do more, and what
+    no replacement can do.
+    """
+    if type(original) is nn.ConvTranspose2d:
         return TransposedConv(original).refresh() if _keeps_to_three_taps(original) else original
-    if not isinstance(original, nn.Conv2d) or original.dilation != (1, 1) or isinstance(original.padding, str):
+    if type(original) is not nn.Conv2d or original.dilation != (1, 1) or isinstance(original.padding, str):
         return original
     small = (original.kernel_size, original.stride, original.padding) == ((3, 3), (1, 1), (1, 1))
     if small and original.groups == original.in_channels == original.out_channels:
