@@ -7,6 +7,8 @@ from test_upstream import FED, GOLDEN, author, official_bytes, recorded, small_m
 
 from licodec.coding import EntropyTables, encode_latent
 from licodec.entropy.tables import gaussian_tables
+from licodec.layers import scan
+from licodec.layers.neighbourhood import NeighbourhoodAttention
 from licodec.models.base import walk
 from licodec.models.multistage import STEPS
 from licodec.runtime.torch import TorchModel
@@ -35,6 +37,67 @@ def excess(value, recorded, tolerance):
     """How far the worst difference is beyond the tolerance and the rounding of what is recorded in float16."""
     recorded = recorded.astype(np.float64)
     return (np.abs(value.numpy() - recorded.reshape(value.shape)) - tolerance - np.abs(recorded) * 2.0**-11).max()
+
+
+def scan_arguments(length, batch, groups, states, channels):
+    """u, dt, a, b, c, state of a selective scan, float64."""
+    shapes = [(length, batch, groups, channels)] * 2 + [(groups, states, channels)]
+    shapes += [(length, batch, groups, states)] * 2 + [(batch, groups, states, channels)]
+    values = [torch.rand(shape, dtype=torch.float64) for shape in shapes]
+    values[2] *= -1
+    return values
+
+
+@pytest.mark.parametrize("chunk", [1 << 19, 100])
+def test_selective_scan_is_its_recurrence_and_has_its_gradient(chunk, monkeypatch):
+    monkeypatch.setattr(scan, "CHUNK_VALUES", chunk)
+    torch.manual_seed(0)
+    u, dt, a, b, c, state = arguments = scan_arguments(7, 2, 3, 5, 4)
+    with torch.inference_mode():
+        out, last = scan.selective_scan(*arguments)
+        for t in range(7):
+            state = torch.exp(dt[t, :, :, None] * a) * state + (dt[t] * u[t])[:, :, None] * b[t, ..., None]
+            assert torch.allclose(out[t], (state * c[t, ..., None]).sum(2), atol=1e-12)
+    assert torch.allclose(last, state, atol=1e-12)
+    few = [value.requires_grad_() for value in scan_arguments(4, 1, 2, 3, 2)]
+    assert torch.autograd.gradcheck(scan.selective_scan, few)
+
+
+@pytest.mark.skipif("mambavc" not in GOLDEN, reason="shared/upstream is not here")
+def test_selective_scan_of_the_authors():
+    """One call of the official code, as recorded."""
+    golden = {key: torch.from_numpy(value) for key, value in recorded("mambavc").items() if key.startswith("scan/")}
+    u, delta, b, c = (golden[f"scan/{key}"][0] for key in ("u", "delta", "B", "C"))
+    groups, length = len(b), u.shape[1]
+    dt = torch.nn.functional.softplus(delta + golden["scan/delta_bias"][:, None])
+    u, dt = (t.view(groups, -1, length).permute(2, 0, 1)[:, None] for t in (u, dt))
+    b, c = (t.permute(2, 0, 1)[:, None] for t in (b, c))
+    a = golden["scan/A"].view(groups, -1, b.shape[3]).mT
+    with torch.inference_mode():
+        out, _ = scan.selective_scan(u, dt, a, b, c, torch.zeros(1, *a.shape))
+    out = out + golden["scan/D"].view(groups, -1) * u
+    expected = golden["scan/out"][0].view(groups, -1, length).permute(2, 0, 1)
+    assert (out[:, 0] - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("height", "width", "kernel"), [(8, 8, 7), (20, 13, 7), (5, 9, 3)])
+def test_neighbourhood_attention_sees_the_square_around(height, width, kernel):
+    """Position by position; at the edges the square stays within the map."""
+    torch.manual_seed(0)
+    attention = NeighbourhoodAttention(8, 2, kernel).eval()
+    x = torch.randn(2, height, width, 8)
+    with torch.inference_mode():
+        q, k, v = attention.qkv(x).unflatten(3, (3, 2, 4)).unbind(3)
+        expected = torch.empty_like(q)
+        for i in range(height):
+            for j in range(width):
+                top, left = (min(max(p - kernel // 2, 0), n - kernel) for p, n in ((i, height), (j, width)))
+                square = slice(None), slice(top, top + kernel), slice(left, left + kernel)
+                bias = attention.rpb[:, top - i + kernel - 1 :, left - j + kernel - 1 :][:, :kernel, :kernel]
+                logits = torch.einsum("bhd,byxhd->bhyx", q[:, i, j], k[square]) / 2 + bias
+                weights = logits.flatten(2).softmax(-1).view_as(logits)
+                expected[:, i, j] = torch.einsum("bhyx,byxhd->bhd", weights, v[square])
+        assert torch.allclose(attention(x), attention.proj(expected.flatten(3)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in FED if name in GOLDEN])

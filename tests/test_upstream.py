@@ -38,6 +38,7 @@ SMALL = {
     "swint-charm": {"dims": [16, 16, 32, 64], "depths": [1, 2, 1, 1], "hyper_dims": [16, 16], "hyper_depths": [1, 1]},
     "conv-charm": {"M": 64, "Z": 16},
     "conv-hyperprior": {"M": 32, "Z": 16},
+    "mambavc": {"N": 8, "M": 32, "slices": 2, "depths": [1, 1, 1, 1], "up_depths": [1, 1, 1]},
     "tinylic": {"N": 32, "M": 80, "depths": [1, 1, 1, 1]},
     "shiftlic-small": {"widths": [16, 16, 16], "N": 16, "M": 32},
     "shiftlic-middle": {"widths": [16, 32, 32], "N": 16, "M": 32},

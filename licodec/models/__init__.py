@@ -96,6 +96,7 @@ _MODELS = {
     "swint-hyperprior": ("tbtc:SwinTHyperprior", "Swin transforms, hyperprior", 24_645_008),
     "conv-charm": ("tbtc:ConvChARM", "convolutions, channel slices", 29_078_031),
     "conv-hyperprior": ("tbtc:ConvHyperprior", "convolutions, hyperprior", 21_385_155),
+    "mambavc": ("mambavc:MambaVC", "selective scans, TCM's entropy model", 53_301_187),
     "tinylic": ("tinylic:TinyLIC", "neighbourhood attention, multistage context", 28_338_211),
     "shiftlic-small": ("shiftlic:ShiftLICSmall", "shifts and 1x1 convolutions, hyperprior", 3_970_252),
     "shiftlic-middle": ("shiftlic:ShiftLICMiddle", "the same with an attention", 5_790_508),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from licodec.layers.conv import conv, conv3x3, deconv
 from licodec.layers.neighbourhood import NeighbourhoodAttention
 from licodec.models.multistage import MultistageModel
 
@@ -56,16 +57,6 @@ class NeighbourhoodGroup(nn.Module):
         return out.permute(0, 3, 1, 2) + x
 
 
-def down(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
-    """The convolution that halves the size."""
-    return nn.Conv2d(in_channels, out_channels, kernel, 2, kernel // 2)
-
-
-def up(in_channels: int, out_channels: int, kernel: int = 3) -> nn.ConvTranspose2d:
-    """The transposed convolution that doubles it."""
-    return nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, kernel // 2, 1)
-
-
 def slice_sizes(m: int) -> list[int]:
     """Channels of the slices, few in the first ones: steps of a cosine (equation 8), 24, 69, 104, 123 of 320."""
     left = [math.ceil(math.cos(t / SLICES * math.pi / 2) * m) for t in range(SLICES)] + [0]
@@ -88,11 +79,15 @@ class TinyLIC(MultistageModel):
         g_s: list[nn.Module] = []
         for i, (before, after) in enumerate(zip([3, *widths[:-1]], widths, strict=True)):
             kernel = 3 if i else 5
-            g_a += [down(before, after, kernel), NeighbourhoodGroup(after, config.depths[i], HEADS[i])]
-            g_s = [NeighbourhoodGroup(after, config.depths[i], HEADS[i]), up(after, before, kernel), *g_s]
+            g_a += [conv(before, after, kernel), NeighbourhoodGroup(after, config.depths[i], HEADS[i])]
+            g_s = [NeighbourhoodGroup(after, config.depths[i], HEADS[i]), deconv(after, before, kernel), *g_s]
         self.g_a, self.g_s = nn.Sequential(*g_a), nn.Sequential(*g_s)
-        self.h_a = nn.Sequential(down(m, hyper), self._hyper_group(hyper), down(hyper, hyper), self._hyper_group(hyper))
-        self.h_s = nn.Sequential(self._hyper_group(hyper), up(hyper, hyper), self._hyper_group(hyper), up(hyper, 2 * m))
+        self.h_a = nn.Sequential(
+            conv3x3(m, hyper, 2), self._hyper_group(hyper), conv3x3(hyper, hyper, 2), self._hyper_group(hyper)
+        )
+        self.h_s = nn.Sequential(
+            self._hyper_group(hyper), deconv(hyper, hyper, 3), self._hyper_group(hyper), deconv(hyper, 2 * m, 3)
+        )
         self.channel_context = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(2 * m + self.support_channels(k), size, 5, padding=2), nn.GELU(),

@@ -15,10 +15,10 @@ from licodec.files import sha256
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
 from licodec.train.export import export
-from licodec.upstream import compressai, layouts, nju, shiftlic
+from licodec.upstream import compressai, layouts, mambavc, nju, shiftlic
 from licodec.upstream.layouts import Layout, State
 
-LAYOUTS = (*layouts.LAYOUTS, *shiftlic.LAYOUTS, *nju.LAYOUTS)
+LAYOUTS = (*layouts.LAYOUTS, *shiftlic.LAYOUTS, *nju.LAYOUTS, *mambavc.LAYOUTS)
 
 WRAPPERS = ("state_dict", "model_state_dict", "ema", "model", "net")
 PREFIXES = ("module.", "net.", "model.", "ema_model.")

@@ -163,7 +163,7 @@ def _cca(state: State) -> dict[str, object]:
     }
 
 
-def _bias_table(params: torch.Tensor) -> torch.Tensor:
+def bias_table(params: torch.Tensor) -> torch.Tensor:
     """TCM's bias [heads, 2w-1, 2w-1] -> [(2w-1)^2, heads]."""
     return params.flatten(1).T.contiguous()
 
@@ -270,14 +270,14 @@ LAYOUTS = (
         _tcm,
         TCM_RENAMES,
         never=(r"OLP|AuxT|w_ll|w_hl",),
-        reshape={r"\.bias_table$": _bias_table},
+        reshape={r"\.bias_table$": bias_table},
     ),
     Layout(
         "tcm-auxt",
         (r"g_a\.1\.trans_block\.msa\.", r"AuxT_enc\.0\."),
         _tcm,
         TCM_RENAMES,
-        reshape={r"\.bias_table$": _bias_table, r"\.scaling_factors$": lambda t: t.view(1, -1, 1, 1)},
+        reshape={r"\.bias_table$": bias_table, r"\.scaling_factors$": lambda t: t.view(1, -1, 1, 1)},
         gather=_haar,
     ),
     Layout(
@@ -305,7 +305,7 @@ LAYOUTS = (
         (r"^dt$", r"dt_cross_attention\.", r"\.msa\.relative_position_params$"),
         _dictionary,
         DCAE_RENAMES,
-        reshape={r"\.bias_table$": _bias_table},
+        reshape={r"\.bias_table$": bias_table},
     ),
     Layout(
         "saaf",
