@@ -93,44 +93,49 @@ class GDN(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with LeakyReLU, and a skip."""
+    """Two 3x3 convolutions, each with an activation, and a skip."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, activation: type[nn.Module] = nn.LeakyReLU) -> None:
         super().__init__()
+        self.activation = activation()
         self.conv1 = conv3x3(in_channels, out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.skip = conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(x)))) + self.skip(x)
+        return self.activation(self.conv2(self.activation(self.conv1(x)))) + self.skip(x)
 
 
 class ResidualBlockWithStride(nn.Module):
     """Halves the size; GDN after the second convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 2) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 2, activation: type[nn.Module] = nn.LeakyReLU
+    ) -> None:
         super().__init__()
+        self.activation = activation()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.gdn = GDN(out_channels)
         self.skip = conv1x1(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gdn(self.conv2(F.leaky_relu(self.conv1(x)))) + self.skip(x)
+        return self.gdn(self.conv2(self.activation(self.conv1(x)))) + self.skip(x)
 
 
 class ResidualBlockUpsample(nn.Module):
     """Doubles the size; inverse GDN after the second convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, activation: type[nn.Module] = nn.LeakyReLU) -> None:
         super().__init__()
+        self.activation = activation()
         self.subpel_conv = subpel_conv3x3(in_channels, out_channels)
         self.conv = conv3x3(out_channels, out_channels)
         self.igdn = GDN(out_channels, inverse=True)
         self.upsample = subpel_conv3x3(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.igdn(self.conv(F.leaky_relu(self.subpel_conv(x)))) + self.upsample(x)
+        return self.igdn(self.conv(self.activation(self.subpel_conv(x)))) + self.upsample(x)
 
 
 class ResidualUnit(nn.Module):

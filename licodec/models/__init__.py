@@ -101,6 +101,9 @@ _MODELS = {
     "shiftlic-small": ("shiftlic:ShiftLICSmall", "shifts and 1x1 convolutions, hyperprior", 3_970_252),
     "shiftlic-middle": ("shiftlic:ShiftLICMiddle", "the same with an attention", 5_790_508),
     "shiftlic-large": ("shiftlic:ShiftLICLarge", "the same with TinyLIC's context", 11_647_519),
+    "mlicpp": ("mlicpp:MLICPlusPlus", "MLIC++: multi-reference entropy model", 83_501_408),
+    "hpcm": ("hpcm:HPCM", "hierarchical progressive context", 68_505_299),
+    "glic": ("glic:GLIC", "graph neural networks", 69_367_113),
 }
 
 

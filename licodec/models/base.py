@@ -120,14 +120,17 @@ class CodingModel(nn.Module, ABC):
         return residual.round()
 
     def thresholds(self) -> np.ndarray:
-        """Float32 [63] to freeze into weights: a scale's row is the number of thresholds below it.
+        """Float32, [63] for the Gaussians, to freeze into weights: a scale's row is the number of thresholds below it.
 
         The published models take the next larger scale of the table.
         """
         return SCALES[:-1]
 
     def z_tables(self) -> dict[str, Tables]:
-        """Tables to freeze into weights beside those of y: {"z": ...}, or none if z uses y's."""
+        """Tables to freeze into weights beside those of y: {"z": ...}, or none if z uses y's.
+
+        "y" among them takes the place of the Gaussians.
+        """
         return {}
 
     def prepare(self) -> Self:
@@ -173,6 +176,10 @@ class CompressionModel(CodingModel):
     @abstractmethod
     def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
         """-log2 likelihood of (noisy) z, [B, C, H, W]."""
+
+    def y_bits(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """-log2 likelihood of a (noisy) part of y under the density it is coded with."""
+        return gaussian_bits(y, mean, scale)
 
     def forward(self, x: Tensor, quality: Tensor) -> Estimate:
         """The training forward, see `estimate`."""
@@ -270,7 +277,7 @@ def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
 
     def code(step: int, mean: Tensor, scale: Tensor) -> Tensor:
         hard = ste_round(parts[step] - mean) + mean
-        part = gaussian_bits(soft(parts[step]) if soft else hard, mean, scale)
+        part = model.y_bits(soft(parts[step]) if soft else hard, mean, scale)
         bits.append(part.flatten(1).sum(1))
         return hard
 

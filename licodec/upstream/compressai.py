@@ -59,8 +59,8 @@ SEES_HYPER = (
 
 
 def is_compressai(state: State) -> bool:
-    """Whether a state dict is of this layout."""
-    return any(name.startswith("latent_codec.") for name in state)
+    """Whether a state dict is of this layout; GLIC, which builds on other classes of it, is not."""
+    return any(name.startswith("latent_codec.z.") for name in state)
 
 
 def to_authors(state: State) -> State:

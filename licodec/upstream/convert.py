@@ -15,10 +15,11 @@ from licodec.files import sha256
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
 from licodec.train.export import export
-from licodec.upstream import compressai, layouts, mambavc, nju, shiftlic
+from licodec.upstream import compressai, glic, hpcm, layouts, mambavc, mlicpp, nju, shiftlic
 from licodec.upstream.layouts import Layout, State
 
-LAYOUTS = (*layouts.LAYOUTS, *shiftlic.LAYOUTS, *nju.LAYOUTS, *mambavc.LAYOUTS)
+MODULES = (layouts, shiftlic, nju, mambavc, mlicpp, hpcm, glic)
+LAYOUTS = tuple(layout for module in MODULES for layout in module.LAYOUTS)
 
 WRAPPERS = ("state_dict", "model_state_dict", "ema", "model", "net")
 PREFIXES = ("module.", "net.", "model.", "ema_model.")

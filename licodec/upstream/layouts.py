@@ -168,7 +168,7 @@ def bias_table(params: torch.Tensor) -> torch.Tensor:
     return params.flatten(1).T.contiguous()
 
 
-def _haar(state: State) -> State:
+def haar(state: State) -> State:
     """The wavelet filters of AuxT, which lie apart in the encoder, under one name."""
     out = {}
     for name, tensor in state.items():
@@ -278,7 +278,7 @@ LAYOUTS = (
         _tcm,
         TCM_RENAMES,
         reshape={r"\.bias_table$": bias_table, r"\.scaling_factors$": lambda t: t.view(1, -1, 1, 1)},
-        gather=_haar,
+        gather=haar,
     ),
     Layout(
         "stf",
