@@ -179,6 +179,34 @@ def read_header(data: bytes) -> Header:
     return _read_header(_Reader(data))
 
 
+HEADER_BYTES = 256  # more than any header has
+CHUNK_HEAD_BYTES = 6  # type and length of a chunk, at most
+
+
+def read_header_and_end(data: bytes) -> tuple[Header, int]:
+    """The header of a file's first bytes, and where its first chunk begins. Raises as `read`."""
+    reader = _Reader(data)
+    return _read_header(reader), reader.position
+
+
+def chunk_head(data: bytes) -> tuple[str, int, int]:
+    """Of a chunk's first bytes: its type, bytes before its payload, bytes of its payload. Raises CorruptError."""
+    reader = _Reader(data)
+    kind = reader.take(1).decode("latin-1")
+    length = reader.varint()
+    return kind, reader.position, length
+
+
+def keep(metadata: dict[str, bytes], kind: str, payload: bytes) -> None:
+    """Put a chunk that comes before the tiles among the metadata. Raises FormatError, CorruptError."""
+    if kind in metadata:
+        raise CorruptError("a part of the file is in the wrong place; the file is damaged")
+    if kind in KNOWN:
+        metadata[kind] = _inflate(payload) if kind in COMPRESSED else payload
+    elif kind.isupper():
+        raise FormatError(f"the file needs the feature {kind!r}, unknown to this licodec; upgrade licodec")
+
+
 def read(data: bytes) -> Container:
     """Parse and check a whole file.
 
@@ -194,12 +222,10 @@ def read(data: bytes) -> Container:
         kind, payload = _read_chunk(reader, crc)
         if kind == TILE:
             container.tiles.append(payload)
-        elif container.tiles or kind in container.metadata:
+        elif container.tiles:
             raise CorruptError("a part of the file is in the wrong place; the file is damaged")
-        elif kind in KNOWN:
-            container.metadata[kind] = _inflate(payload) if kind in COMPRESSED else payload
-        elif kind.isupper():
-            raise FormatError(f"the file needs the feature {kind!r}, unknown to this licodec; upgrade licodec")
+        else:
+            keep(container.metadata, kind, payload)
     if reader.position != len(data):
         raise CorruptError("there is data behind the end of the picture; the file is damaged")
     return container

@@ -39,3 +39,14 @@ class OutOfMemoryError(LicodecError):
     """Memory, of the machine or of the GPU, does not suffice."""
 
     exit_code = 6
+
+
+def as_ours(error: Exception) -> LicodecError:
+    """Any exception as one with an exit code and a line; an unforeseen one is called a bug."""
+    if isinstance(error, LicodecError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError("memory does not suffice")
+    ours = LicodecError(f"a bug in licodec: {type(error).__name__}: {error}; run again with -vv and report it")
+    ours.__cause__ = error
+    return ours

@@ -1,0 +1,95 @@
+"""A remote .lic by parts: `info` needs its beginning, a crop only the tiles it touches."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from licodec import container
+from licodec.batch.places import Place
+from licodec.container import Container
+from licodec.errors import CorruptError
+
+if TYPE_CHECKING:
+    from licodec.batch.remote import Remote
+
+WINDOW = 1 << 15  # bytes of a request; most headers of tiles are within one that was made for the tile before
+
+
+def opened(place: Place, parts: bool = False) -> tuple[Container, int]:
+    """A parsed file, and the bytes that were read of it.
+
+    With `parts`, a remote file's tiles are read when they are asked for, and only
+    those are checked. Raises what `container.read` and reading do.
+    """
+    from licodec.batch.remote import Remote
+
+    if not (parts and isinstance(place, Remote)):
+        data = place.read()
+        return container.read(data), len(data)
+    size = place.size()
+    if size is None or size <= 2 * WINDOW:
+        data = place.read()
+        return container.read(data), len(data)
+    return scanned(place, size), size
+
+
+def scanned(place: Remote, size: int) -> Container:
+    """The header and the metadata of a remote file of `size` bytes, and tiles that are read on demand."""
+    window = _Window(place, size)
+    head = window.take(0, container.HEADER_BYTES)
+    header, at = container.read_header_and_end(head)
+    crc = zlib.crc32(head[:at])
+    metadata: dict[str, bytes] = {}
+    while (kind := window.chunk(at)[0]) != container.TILE:
+        payload, at = window.payload(at, crc)
+        container.keep(metadata, kind, payload)
+    return Container(header, metadata, _Tiles(window, at, header.tiles(), crc))
+
+
+class _Window:
+    """The bytes around where one reads."""
+
+    def __init__(self, place: Remote, size: int) -> None:
+        self.place, self.size = place, size
+        self.begin, self.data = 0, b""
+
+    def take(self, begin: int, count: int) -> bytes:
+        """At most `count` bytes from `begin`, fewer at the end of the file."""
+        end = min(begin + count, self.size)
+        if not self.begin <= begin <= end <= self.begin + len(self.data):
+            self.begin, self.data = begin, self.place.part(begin, min(max(end, begin + WINDOW), self.size))
+        return self.data[begin - self.begin : end - self.begin]
+
+    def chunk(self, at: int) -> tuple[str, int, int]:
+        """A chunk's type, and where its payload begins and ends. Raises CorruptError."""
+        kind, body, length = container.chunk_head(self.take(at, container.CHUNK_HEAD_BYTES))
+        if at + body + length + 4 > self.size:
+            raise CorruptError("the file is cut short; copy or download it again")
+        return kind, at + body, at + body + length
+
+    def payload(self, at: int, crc: int) -> tuple[bytes, int]:
+        """A chunk's payload, checked, and where the next chunk begins. Raises CorruptError."""
+        _, begin, end = self.chunk(at)
+        body = self.take(at, end + 4 - at)
+        if zlib.crc32(body[:-4], crc).to_bytes(4, "little") != body[-4:]:
+            raise CorruptError("a checksum does not match: the file is damaged; copy or download it again")
+        return body[begin - at : -4], end + 4
+
+
+class _Tiles(Sequence[bytes]):
+    """Payloads of the tiles, each read when it is asked for; the places of those before it are found on the way."""
+
+    def __init__(self, window: _Window, at: int, count: int, crc: int) -> None:
+        self.window, self.count, self.crc = window, count, crc
+        self.places = [at]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> bytes:
+        while len(self.places) <= index:
+            _, _, end = self.window.chunk(self.places[-1])
+            self.places.append(end + 4)
+        return self.window.payload(self.places[index], self.crc)[0]

@@ -1,0 +1,214 @@
+"""URLs by fsspec: object stores, http(s), members of zip and tar files, and whatever else it has a file system for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from licodec.batch.places import Place
+from licodec.errors import InputError, LicodecError, UsageError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+Result = TypeVar("Result")
+CONNECT_SECONDS = 10.0
+SILENT_SECONDS = 60.0  # a server that says nothing for so long hangs
+TRIES = 4  # of a request that the server could not answer now
+PAUSE = 0.5  # seconds before the second try; twice as long before each next one
+# there one put is whole or not there at all; elsewhere a file is written beside and renamed
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf", "memory"}
+_ONLY_READ = {"http", "https", "zip", "tar", "libarchive", "github", "data"}
+
+
+class Remote(Place):
+    """A URL. With `::` chains: `zip://a.png::s3://bucket/all.zip`; names are those of the first part."""
+
+    @property
+    def _parts(self) -> tuple[str, str, str]:
+        """`scheme://`, the path, and all that follows it: a query or a chain."""
+        match = re.fullmatch(r"([A-Za-z][\w+.-]*://)?([^?]*?)((\?.*|::.*)?)", self.text)
+        return (match[1] or "", match[2], match[3]) if match else ("", self.text, "")
+
+    @property
+    def protocols(self) -> list[str]:
+        return re.findall(r"(?:^|::)([A-Za-z][\w+.-]*)(?=://|::)", self.text)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self._parts[1]).name
+
+    def with_name(self, name: str) -> Place:
+        if self.protocols[0] in _ONLY_READ:
+            return super().with_name(name)
+        scheme, path, rest = self._parts
+        return Remote(f"{scheme}{path.rpartition('/')[0]}/{name}{rest}")
+
+    def child(self, relative: str) -> Remote:
+        scheme, path, rest = self._parts
+        return Remote(f"{scheme}{path.rstrip('/')}/{relative}{rest}" if path else f"{scheme}{relative}{rest}")
+
+    def is_folder(self) -> bool:
+        if self._parts[1].endswith("/") or not self._parts[1]:
+            return True
+        if self.protocols[0] in ("http", "https"):
+            return False
+        return self._ask(lambda fs, path: fs.isdir(path))
+
+    def exists(self) -> bool:
+        try:
+            self._ask(lambda fs, path: fs.info(path))
+        except NotThere:
+            return False
+        return True
+
+    def read(self) -> bytes:
+        return self._ask(lambda fs, path: fs.cat_file(path))
+
+    def size(self) -> int | None:
+        return self._ask(lambda fs, path: fs.size(path))
+
+    def part(self, begin: int, end: int) -> bytes:
+        """Some of its bytes, by a range request where the server knows them."""
+        return self._ask(lambda fs, path: fs.cat_file(path, begin, end))
+
+    def walk(self) -> Iterator[str]:
+        fs, root = self._open()
+        if self.protocols == ["s3"]:
+            names = _s3_names(fs, root)
+        else:
+            names = _walked(fs, root)
+        while True:
+            name = _tried(lambda: next(names, None), tries=1)  # each page is asked for again by the client itself
+            if name is None:
+                return
+            if not any(part.startswith(".") for part in name.split("/")):
+                yield name
+
+    @contextlib.contextmanager
+    def writing(self, force: bool, like: Place | None = None) -> Iterator[BinaryIO]:
+        if self.protocols[0] in _ONLY_READ:
+            raise UsageError(f"{self.text} cannot be written to; name a file or an object store with -o")
+        if not force and self.exists():
+            raise InputError(f"{self.text} exists; -f overwrites it")
+        whole = io.BytesIO()
+        yield whole
+        self._ask(lambda fs, path: _put(fs, path, whole.getvalue(), self.protocols[0]))
+
+    def _open(self) -> tuple[AbstractFileSystem, str]:
+        return _file_system(self.text, tuple(self.protocols))
+
+    def _ask(self, question: Callable[[AbstractFileSystem, str], Result]) -> Result:
+        fs, path = self._open()
+        return _tried(lambda: question(fs, path))
+
+
+class NotThere(InputError):
+    """The server says that there is no such file."""
+
+
+def _file_system(url: str, protocols: tuple[str, ...]) -> tuple[AbstractFileSystem, str]:
+    """fsspec keeps the file systems it made, by their options. Raises UsageError."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise UsageError("URLs need one more package: pip install 'licodec[cloud]'") from None
+    try:
+        return url_to_fs(url, **{name: _options(name) for name in protocols if _options(name)})
+    except ImportError as error:
+        raise UsageError(f"{url}: {error} (pip install 'licodec[cloud]' brings S3 and HTTP)") from None
+    except ValueError as error:
+        raise UsageError(f"{url}: {error}") from None
+    except Exception as error:
+        raise _as_ours(error) from None
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """What makes a file system end that would wait for ever, and keep no listings."""
+    if protocol in ("s3", "s3a"):
+        waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
+        return {"config_kwargs": {**waits, "retries": {"max_attempts": TRIES}}, "use_listings_cache": False}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+        return {"client_kwargs": {"timeout": timeout}}
+    return {}
+
+
+def _tried(question: Callable[[], Result], tries: int = TRIES) -> Result:
+    """An answer, asked for again where the server says that it has none now. Raises InputError."""
+    for attempt in range(tries):
+        try:
+            return question()
+        except LicodecError:
+            raise
+        except Exception as error:  # fsspec's file systems raise whatever their clients do
+            if attempt + 1 == tries or not _may_pass(error):
+                raise _as_ours(error) from None
+        time.sleep(PAUSE * 2**attempt)
+    raise AssertionError
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may be answered later: server errors and lost connections, but no silence."""
+    if isinstance(error, TimeoutError):
+        return False
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    if isinstance(status, int):
+        return status >= 500 or status == 429
+    text = f"{type(error).__name__} {error}"
+    return any(sign in text for sign in ("SlowDown", "503", "ServiceUnavailable", "Disconnected", "ConnectionReset"))
+
+
+def _as_ours(error: Exception) -> LicodecError:
+    if isinstance(error, FileNotFoundError):
+        return NotThere("no such file")
+    if isinstance(error, TimeoutError):
+        return InputError(f"cannot be reached (the server was silent for {SILENT_SECONDS:g} s)")
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, PermissionError):
+        return InputError(f"access is denied ({message}); check the credentials")
+    if "Timeout" in type(error).__name__:
+        return InputError(f"cannot be reached ({message})")
+    return InputError(f"cannot be read or written ({message})")
+
+
+def _s3_names(fs: Any, root: str) -> Iterator[str]:
+    """Page by page: s3fs's own `find` keeps everything before it gives the first."""
+    bucket, _, prefix = root.partition("/")
+    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    more: dict[str, str] = {}
+    while True:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        for entry in page.get("Contents", ()):
+            name = entry["Key"][len(prefix) :]
+            if name and not name.endswith("/"):  # consoles make empty objects that stand for folders
+                yield name
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _walked(fs: Any, root: str) -> Iterator[str]:
+    """Folder by folder."""
+    root = root.rstrip("/")
+    for folder, _, files in fs.walk(root, on_error="raise"):
+        below = folder.rstrip("/")[len(root) :].strip("/")
+        yield from (f"{below}/{name}" if below else name for name in sorted(files))
+
+
+def _put(fs: Any, path: str, data: bytes, protocol: str) -> None:
+    if protocol in OBJECT_STORES:
+        fs.pipe_file(path, data)
+        return
+    folder, _, name = path.rpartition("/")
+    fs.makedirs(folder, exist_ok=True)
+    beside = f"{folder}/.{name}.tmp"
+    fs.pipe_file(beside, data)
+    fs.mv(beside, path)

@@ -1,0 +1,287 @@
+"""What is done with one file. Tasks can be sent to other processes; they load what they need there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from licodec.batch.jobs import Job
+from licodec.batch.places import Local, Place, Stream
+from licodec.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from licodec.codec import Codec
+    from licodec.imaging import Picture
+
+Tiles = Callable[[int, int], None]
+Facts = dict[str, Any]  # what --json prints; "line" is what is printed otherwise, "warnings" a list of lines
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Pictures beyond these are refused; None for the defaults."""
+
+    pixels: int | None = None
+    side: int | None = None
+    tile: int | None = None
+
+    def check(self, width: int, height: int) -> None:
+        """Raises InputError."""
+        from licodec import imaging
+
+        imaging.check_pixels(width, height, self.pixels or imaging.MAX_PIXELS, self.side or imaging.MAX_SIDE)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all tasks have in common.
+
+    Attributes:
+        threads: of the CPU, for each process; 0 for one a core.
+        resume: leave out what is done, and what another process is at.
+    """
+
+    weights: Path | None = None
+    device: str = "auto"
+    threads: int = 0
+    limits: Limits = field(default_factory=Limits)
+    force: bool = False
+    resume: bool = False
+
+    label = ""
+
+    def prepare(self) -> None:
+        """Once in each process that will do jobs. Raises what a wrong model, quality or device does."""
+        from licodec import runtime
+
+        runtime.use_threads(self.threads)
+
+    def __call__(self, job: Job, tiles: Tiles) -> Facts | None:
+        """Do a job; None if it was done already. Raises LicodecError."""
+        with claimed(job.target) if self.resume else contextlib.nullcontext(True) as mine:
+            return self.work(job, tiles) if mine else None
+
+    def work(self, job: Job, tiles: Tiles) -> Facts:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Encode(Task):
+    """Code a picture. `bpp`, `size` (bytes) and `psnr` (dB) are targets, at most one of them given."""
+
+    model: str | None = None
+    quality: float | None = None
+    bpp: float | None = None
+    size: int | None = None
+    psnr: float | None = None
+    tile: int | None = None
+    strip: tuple[str, ...] = ()
+    frame: int | None = None
+    verify: bool = False
+    verbose: bool = False
+    preserve: bool = False
+    delete_source: bool = False
+
+    label = "encoding"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._codec().quality(self.quality)
+
+    def _codec(self) -> Codec:
+        from licodec import codec
+
+        return codec.for_model(self.model, self.quality, self.weights, self.device)
+
+    def work(self, job: Job, tiles: Tiles) -> Facts:
+        from licodec import imaging, inputs, search
+
+        refuse_existing(job.target, self.force)
+        chosen, source = self._codec(), job.source.source()
+        limits = self.limits
+        picture = inputs.read(
+            source, limits.pixels or imaging.MAX_PIXELS, self.strip, self.frame,
+            limits.side or imaging.MAX_SIDE, job.source.name,
+        )  # fmt: skip
+        used, encoded = self._encoded(chosen, picture, tiles)
+        facts = _facts(chosen, picture, used, len(encoded.data))
+        facts["source_bytes"] = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if self.verify or self.delete_source:
+            facts["psnr"] = round(search.psnr(chosen, picture, encoded.data), 4)
+            facts["line"] = f"{facts['line']}  {facts['psnr']:.2f} dB"
+        if self.verbose:
+            facts["ideal_bits"] = round(encoded.ideal_bits, 1)
+            facts["line"] = f"{facts['line']}  payload {encoded.payload_bytes} (ideal {encoded.ideal_bits / 8:.0f})"
+        with job.target.writing(self.force, job.source if self.preserve else None) as file:
+            file.write(encoded.data)
+        if self.delete_source:
+            self._delete(job, picture, encoded.data, facts)
+        return facts
+
+    def _encoded(self, chosen: Codec, picture: Picture, tiles: Tiles):
+        """The quality used and the file."""
+        from licodec import codec, search
+
+        most = self.size
+        if self.bpp is not None:
+            most = int(self.bpp * picture.size[0] * picture.size[1] / 8)
+        if most is not None:
+            return search.at_most(chosen, picture, most, self.tile)
+        if self.psnr is not None:
+            return search.at_least(chosen, picture, self.psnr, self.tile)
+        largest = self.limits.tile or codec.MAX_TILE
+        return chosen.quality(self.quality), chosen.encode(picture, self.quality, self.tile, tiles, largest)
+
+    def _delete(self, job: Job, picture: Picture, data: bytes, facts: Facts) -> None:
+        """Remove the original once what lies at the target is what was verified, and stands for all of it."""
+        from licodec.inputs import RAW_SUFFIXES
+
+        assert isinstance(job.source, Local)
+        if job.target.read() != data:
+            raise InputError(f"{job.target} does not hold what was written; the original is kept")
+        why = "a raw file holds more than its picture" if job.source.suffix in RAW_SUFFIXES else ""
+        if picture.warnings:
+            why = "not all of it could be coded"
+        if why:
+            facts["warnings"] = [*facts.get("warnings", []), f"the original is kept: {why}"]
+            return
+        if isinstance(job.target, Local):
+            _sync(job.target.path)
+        job.source.path.unlink()
+        facts["deleted"] = True
+
+
+@dataclass(frozen=True)
+class Decode(Task):
+    """Restore a picture, or the part that `crop` (left, top, width, height) names."""
+
+    crop: tuple[int, int, int, int] | None = None
+    preserve: bool = False
+
+    label = "decoding"
+
+    def work(self, job: Job, tiles: Tiles) -> Facts:
+        from licodec import codec, output
+        from licodec.batch.ranged import opened
+
+        refuse_existing(job.target, self.force)
+        format_name = "PNG" if isinstance(job.target, Stream) else output.format_of(Path(job.target.name))
+        parsed, size = opened(job.source, parts=self.crop is not None)
+        header = parsed.header
+        self.limits.check(header.width, header.height)
+        chosen = codec.for_header(header, self.weights, self.device)
+        decoding = chosen.open(parsed, self.crop, tiles, self.limits.tile or codec.MAX_TILE)
+        with job.target.writing(self.force, job.source if self.preserve else None) as file:
+            warnings = output.write(decoding, format_name, file)
+            written = file.tell()
+        width, height = decoding.size
+        return {
+            "width": width,
+            "height": height,
+            "model": header.model,
+            "quality": header.quality,
+            "bytes": size,
+            "output_bytes": written,
+            "warnings": warnings,
+            "line": f"{width}x{height}  {written} bytes",
+        }
+
+
+@dataclass(frozen=True)
+class Verify(Task):
+    """Find out whether a .lic can be decoded; `fast` looks at its checksums only."""
+
+    fast: bool = False
+
+    label = "verifying"
+
+    def work(self, job: Job, tiles: Tiles) -> Facts:
+        from licodec import codec, container
+
+        data = job.source.read()
+        parsed = container.read(data)
+        header = parsed.header
+        if not self.fast:
+            self.limits.check(header.width, header.height)
+            chosen = codec.for_header(header, self.weights, self.device)
+            for _ in chosen.open(parsed, None, tiles, self.limits.tile or codec.MAX_TILE).strips:
+                pass
+        return {
+            "width": header.width,
+            "height": header.height,
+            "model": header.model,
+            "weights": header.fingerprint.hex(),
+            "quality": header.quality,
+            "bytes": len(data),
+            "checked": "checksums" if self.fast else "decoded",
+            "line": f"{header.width}x{header.height}  {header.model}  q {header.quality:g}  good",
+        }
+
+
+def _facts(chosen: Codec, picture: Picture, quality: float, size: int) -> Facts:
+    width, height = picture.size
+    bpp = 8 * size / (width * height)
+    facts: Facts = {
+        "width": width,
+        "height": height,
+        "model": chosen.info.name,
+        "quality": quality,
+        "bytes": size,
+        "bpp": round(bpp, 5),
+        "line": f"{width}x{height}  q {quality:g}  {size} bytes  {bpp:.3f} bpp",
+    }
+    if picture.warnings:
+        facts["warnings"] = picture.warnings
+    return facts
+
+
+def refuse_existing(target: Place | None, force: bool) -> None:
+    """Find out before the work is done that its result could not be written. Raises InputError."""
+    if target is not None and not force and target.exists():
+        raise InputError(f"{target} exists; -f overwrites it")
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def claimed(target: Place | None) -> Iterator[bool]:
+    """Whether a result is still to be made, and by this process alone. A killed process's claim ends with it.
+
+    Object stores have no locks: there two processes can do the same file, with the same result.
+    """
+    if target is None or not isinstance(target, Local):
+        yield target is None or not target.exists()
+        return
+    from filelock import FileLock, Timeout
+
+    if target.exists():
+        yield False
+        return
+    target.path.parent.mkdir(parents=True, exist_ok=True)
+    path = target.path.with_name(f".{target.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield not target.exists()
+    finally:
+        path.unlink(missing_ok=True)  # before the release: who waits for it then finds the result
+        lock.release()
+
+
+def check_deletion(task: Encode, jobs_to: Place | None, sources: list[Place]) -> None:
+    """Raises UsageError where originals cannot be deleted safely."""
+    if task.frame is not None:
+        raise UsageError("--delete-source would lose the other frames; leave out --frame")
+    if isinstance(jobs_to, Stream) or not all(isinstance(place, Local) for place in sources):
+        raise UsageError("--delete-source deletes files only, whose results are files or objects")
