@@ -259,9 +259,18 @@ def info(data: bytes) -> dict[str, object]:
         FormatError, CorruptError: see `licodec.errors`.
     """
     parsed = container.read(data)
-    header = parsed.header
     payload = sum(map(len, parsed.tiles))
-    plain = len(container.write(container.Container(header, {}, parsed.tiles)))
+    plain = len(container.write(container.Container(parsed.header, {}, parsed.tiles)))
+    return facts(parsed, len(data)) | {
+        "payload_bytes": payload,
+        "overhead_bytes": plain - payload,
+        "metadata_bytes": len(data) - plain,
+    }
+
+
+def facts(parsed: container.Container, size: int) -> dict[str, object]:
+    """What the header and the metadata of a file of `size` bytes say; the tiles are not looked at."""
+    header = parsed.header
     return {
         "format": f"lic {container.VERSION}",
         "model": header.model,
@@ -274,10 +283,7 @@ def info(data: bytes) -> dict[str, object]:
         "tiles": header.tiles(),
         "tile": header.tile,
         "overlap": header.overlap,
-        "bytes": len(data),
-        "payload_bytes": payload,
-        "overhead_bytes": plain - payload,
-        "metadata_bytes": len(data) - plain,
+        "bytes": size,
         "metadata": {container.COMPRESSED.get(k, "alpha"): len(v) for k, v in parsed.metadata.items()},
-        "bpp": 8 * len(data) / (header.width * header.height),
+        "bpp": 8 * size / (header.width * header.height),
     }

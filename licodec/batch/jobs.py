@@ -50,8 +50,10 @@ class Plan:
         out = self.out
         if self.several and isinstance(out, Stream):
             raise UsageError("several inputs cannot go to standard output; name a folder with -o")
-        self.into = out is not None and not isinstance(out, Stream) and (
-            self.several or out.text.endswith(("/", "\\")) or out.is_folder()
+        self.into = (
+            out is not None
+            and not isinstance(out, Stream)
+            and (self.several or out.text.endswith(("/", "\\")) or out.is_folder())
         )
         if self.into and not out.text.endswith("/") and not out.is_folder() and out.exists():
             raise UsageError(f"{out} is a file; for several inputs -o must name a folder")
@@ -71,6 +73,16 @@ class Plan:
                         raise UsageError(f"two inputs would be written to {job.target}, one is {job.source}")
                     seen.add(key)
                 yield job
+
+    def streams(self) -> bool:
+        """Whether a result goes to standard output."""
+        return any(isinstance(job.target, Stream) for job in self.named)
+
+    def counted(self) -> Iterator[None]:
+        """Once for each job, without making any; `left` stays as it is."""
+        yield from (None for _ in self.named)
+        for folder, wanted in self.folders.items():
+            yield from (None for name in folder.walk() if PurePosixPath(name).suffix.lower() in wanted)
 
     def _wanted(self, folder: Place) -> frozenset[str]:
         """The endings to pick out of a folder. Raises UsageError if it has nothing."""
@@ -93,7 +105,9 @@ class Plan:
                     self.left[ending] += 1
 
         # names that differ in what follows their first dot, a.png and a.jpg, come one after the other
-        for _, names in groupby(chosen(), lambda name: name.rpartition("/")[0] + "/" + PurePosixPath(name).name.split(".")[0]):
+        for _, names in groupby(
+            chosen(), lambda name: name.rpartition("/")[0] + "/" + PurePosixPath(name).name.split(".")[0]
+        ):
             yield from self._apart([(folder.child(name), name) for name in names])
 
     def _apart(self, found: list[tuple[Place, str]]) -> list[Job]:
@@ -159,5 +173,3 @@ def first_of(jobs: Iterable[Job], count: int) -> tuple[list[Job], Iterator[Job]]
         if len(head) == count:
             break
     return head, chain(head, rest)
-
-

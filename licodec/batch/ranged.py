@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from licodec import container
-from licodec.batch.places import Place
+from licodec.batch.places import Place, of
 from licodec.container import Container
 from licodec.errors import CorruptError
 
@@ -33,6 +33,21 @@ def opened(place: Place, parts: bool = False) -> tuple[Container, int]:
         data = place.read()
         return container.read(data), len(data)
     return scanned(place, size), size
+
+
+def info_of(word: str) -> dict[str, object]:
+    """What `licodec info` shows of a file or URL; of a large remote one only what its beginning tells.
+
+    Raises what reading and `container.read` do.
+    """
+    from licodec import api
+    from licodec.batch.remote import Remote
+
+    place = of(word)
+    size = place.size() if isinstance(place, Remote) else None
+    if size is None or size <= 2 * WINDOW:
+        return api.info(place.read())
+    return api.facts(scanned(place, size), size)
 
 
 def scanned(place: Remote, size: int) -> Container:

@@ -79,10 +79,7 @@ class Remote(Place):
 
     def walk(self) -> Iterator[str]:
         fs, root = self._open()
-        if self.protocols == ["s3"]:
-            names = _s3_names(fs, root)
-        else:
-            names = _walked(fs, root)
+        names = _s3_names(fs, root) if self.protocols == ["s3"] else _walked(fs, root)
         while True:
             name = _tried(lambda: next(names, None), tries=1)  # each page is asked for again by the client itself
             if name is None:

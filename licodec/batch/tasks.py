@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from licodec.batch.jobs import Job
+from licodec.batch.jobs import Job, Plan
 from licodec.batch.places import Local, Place, Stream
-from licodec.errors import InputError, UsageError
+from licodec.errors import InputError, LicodecError, UsageError
+from licodec.models import LITE
 
 if TYPE_CHECKING:
     from licodec.codec import Codec
     from licodec.imaging import Picture
+    from licodec.search import Target
 
+MEMORY_EACH = 1_500_000_000  # bytes for one process with `lite`, which a picture of 100 megapixels needs
 Tiles = Callable[[int, int], None]
 Facts = dict[str, Any]  # what --json prints; "line" is what is printed otherwise, "warnings" a list of lines
 
@@ -60,6 +63,20 @@ class Task:
 
         runtime.use_threads(self.threads)
 
+    def processes(self, head: list[Job]) -> int:
+        """How many processes shall share many files, of which `head` are the first, where the user does not say.
+
+        One a core for `lite`, as far as memory goes; a GPU and the large models serve one at a time.
+        """
+        on_gpu = self.device.startswith("cuda") or (self.device == "auto" and Path("/dev/nvidiactl").exists())
+        if on_gpu or not self.is_small(head):
+            return 1
+        return max(1, min(os.cpu_count() or 1, _available_memory() // MEMORY_EACH))
+
+    def is_small(self, head: list[Job]) -> bool:
+        """Whether the model is `lite`, as far as the first jobs tell."""
+        return self.weights is None
+
     def __call__(self, job: Job, tiles: Tiles) -> Facts | None:
         """Do a job; None if it was done already. Raises LicodecError."""
         with claimed(job.target) if self.resume else contextlib.nullcontext(True) as mine:
@@ -71,13 +88,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Encode(Task):
-    """Code a picture. `bpp`, `size` (bytes) and `psnr` (dB) are targets, at most one of them given."""
+    """Code a picture, by a quality or a target.
+
+    Attributes:
+        strip: kinds of metadata to leave out.
+        verbose: facts that are for developers.
+        preserve: the result gets the original's time stamps and mode.
+        delete_source: remove the original after a verified write.
+    """
 
     model: str | None = None
     quality: float | None = None
-    bpp: float | None = None
-    size: int | None = None
-    psnr: float | None = None
+    target: Target | None = None
     tile: int | None = None
     strip: tuple[str, ...] = ()
     frame: int | None = None
@@ -92,13 +114,16 @@ class Encode(Task):
         super().prepare()
         self._codec().quality(self.quality)
 
+    def is_small(self, head: list[Job]) -> bool:
+        return self._codec().info.name == LITE
+
     def _codec(self) -> Codec:
         from licodec import codec
 
         return codec.for_model(self.model, self.quality, self.weights, self.device)
 
     def work(self, job: Job, tiles: Tiles) -> Facts:
-        from licodec import imaging, inputs, search
+        from licodec import codec, imaging, inputs, search
 
         refuse_existing(job.target, self.force)
         chosen, source = self._codec(), job.source.source()
@@ -107,11 +132,15 @@ class Encode(Task):
             source, limits.pixels or imaging.MAX_PIXELS, self.strip, self.frame,
             limits.side or imaging.MAX_SIDE, job.source.name,
         )  # fmt: skip
-        used, encoded = self._encoded(chosen, picture, tiles)
-        facts = _facts(chosen, picture, used, len(encoded.data))
+        found = search.encode(
+            chosen, picture, self.quality, self.target or search.Target(), self.tile,
+            verify=self.verify or self.delete_source, report=tiles, max_tile=limits.tile or codec.MAX_TILE,
+        )  # fmt: skip
+        encoded = found.encoded
+        facts = _facts(chosen, picture, found.quality, len(encoded.data))
         facts["source_bytes"] = len(source) if isinstance(source, bytes) else source.stat().st_size
-        if self.verify or self.delete_source:
-            facts["psnr"] = round(search.psnr(chosen, picture, encoded.data), 4)
+        if found.psnr is not None:
+            facts["psnr"] = round(found.psnr, 4)
             facts["line"] = f"{facts['line']}  {facts['psnr']:.2f} dB"
         if self.verbose:
             facts["ideal_bits"] = round(encoded.ideal_bits, 1)
@@ -121,20 +150,6 @@ class Encode(Task):
         if self.delete_source:
             self._delete(job, picture, encoded.data, facts)
         return facts
-
-    def _encoded(self, chosen: Codec, picture: Picture, tiles: Tiles):
-        """The quality used and the file."""
-        from licodec import codec, search
-
-        most = self.size
-        if self.bpp is not None:
-            most = int(self.bpp * picture.size[0] * picture.size[1] / 8)
-        if most is not None:
-            return search.at_most(chosen, picture, most, self.tile)
-        if self.psnr is not None:
-            return search.at_least(chosen, picture, self.psnr, self.tile)
-        largest = self.limits.tile or codec.MAX_TILE
-        return chosen.quality(self.quality), chosen.encode(picture, self.quality, self.tile, tiles, largest)
 
     def _delete(self, job: Job, picture: Picture, data: bytes, facts: Facts) -> None:
         """Remove the original once what lies at the target is what was verified, and stands for all of it."""
@@ -163,6 +178,9 @@ class Decode(Task):
     preserve: bool = False
 
     label = "decoding"
+
+    def is_small(self, head: list[Job]) -> bool:
+        return self.weights is None and _is_lite(head[0].source)
 
     def work(self, job: Job, tiles: Tiles) -> Facts:
         from licodec import codec, output
@@ -199,6 +217,9 @@ class Verify(Task):
 
     label = "verifying"
 
+    def is_small(self, head: list[Job]) -> bool:
+        return self.fast or (self.weights is None and _is_lite(head[0].source))
+
     def work(self, job: Job, tiles: Tiles) -> Facts:
         from licodec import codec, container
 
@@ -220,6 +241,25 @@ class Verify(Task):
             "checked": "checksums" if self.fast else "decoded",
             "line": f"{header.width}x{header.height}  {header.model}  q {header.quality:g}  good",
         }
+
+
+def _is_lite(place: Place) -> bool:
+    """Whether a .lic was made by `lite`; not, if it cannot be read."""
+    from licodec import container
+
+    try:
+        data = place.read() if isinstance(place, Local) else b""
+        return container.read_header(data).model == LITE
+    except LicodecError:
+        return False
+
+
+def _available_memory() -> int:
+    """Bytes that programs can have now; where the system does not say, much."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return 1 << 62
 
 
 def _facts(chosen: Codec, picture: Picture, quality: float, size: int) -> Facts:
@@ -279,9 +319,9 @@ def claimed(target: Place | None) -> Iterator[bool]:
         lock.release()
 
 
-def check_deletion(task: Encode, jobs_to: Place | None, sources: list[Place]) -> None:
+def check_deletion(task: Encode, plan: Plan) -> None:
     """Raises UsageError where originals cannot be deleted safely."""
     if task.frame is not None:
         raise UsageError("--delete-source would lose the other frames; leave out --frame")
-    if isinstance(jobs_to, Stream) or not all(isinstance(place, Local) for place in sources):
-        raise UsageError("--delete-source deletes files only, whose results are files or objects")
+    if plan.streams() or not all(isinstance(place, Local) for place in plan.inputs):
+        raise UsageError("--delete-source deletes files, whose results must be files or objects")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import itertools
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
+
+INTERRUPTED = 130  # exit code after Ctrl-C
 
 app = typer.Typer(
     name="licodec",
@@ -16,7 +21,7 @@ app = typer.Typer(
     "licodec encode photo.png  writes photo.lic;  licodec decode photo.lic  writes photo.png.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
@@ -36,21 +41,61 @@ def _root(
     pass
 
 
-def _register() -> None:
-    from licodec.cli import bench, compare, convert, decode, desktop, encode, info, models, thumbnail, train, weights
+class _Command(TyperCommand):
+    """A command whose help is plain text, shown in groups; and whose `--strip` may stand alone."""
 
-    app.command("encode")(encode.encode)
-    app.command("decode")(decode.decode)
-    app.command("info")(info.info)
-    app.command("models")(models.models)
-    app.command("compare")(compare.compare)
-    app.command("bench")(bench.bench)
-    app.command("thumbnail")(thumbnail.thumbnail)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = _escaped(self.help)
+        for parameter in self.params:
+            parameter.help = _escaped(getattr(parameter, "help", None))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any("--strip" in parameter.opts for parameter in self.params):
+            args = _with_bare_strip(args)
+        return super().parse_args(ctx, args)
+
+
+def _escaped(text: str | None) -> str | None:
+    """Brackets are no markup."""
+    return text and text.replace("[", "\\[")
+
+
+def _with_bare_strip(arguments: list[str]) -> list[str]:
+    """`--strip` that no kinds follow, as `--strip=all`: options of the parser always or never take a value."""
+    from licodec.cli.common import METADATA
+
+    out = []
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        kinds = set(following.split(",")) <= {*METADATA, "all"}
+        out.append("--strip=all" if word == "--strip" and not kinds else word)
+    return out
+
+
+def _register() -> None:
+    from licodec.cli import (
+        bench,
+        compare,
+        convert,
+        decode,
+        desktop,
+        encode,
+        info,
+        models,
+        thumbnail,
+        train,
+        verify,
+        weights,
+    )
+
+    for function in (
+        encode.encode, decode.decode, verify.verify, info.info, models.models, compare.compare, bench.bench,
+        thumbnail.thumbnail, train.train, convert.convert_upstream,
+    ):  # fmt: skip
+        app.command(function.__name__.replace("_", "-"), cls=_Command)(function)
+    app.command("convert", help="The same as convert-upstream.", cls=_Command)(convert.convert_upstream)
     app.add_typer(desktop.app, name="desktop")
     app.add_typer(weights.app, name="weights")
-    app.command("train")(train.train)
-    app.command("convert-upstream")(convert.convert_upstream)
-    app.command("convert", help="The same as convert-upstream.")(convert.convert_upstream)
 
 
 _register()
@@ -70,19 +115,34 @@ def _tune_process() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def _misused(error: Any) -> int:
+    """Say what is wrong with the call, in one line; gives the exit code."""
+    if type(error).__name__ != "NoArgsIsHelpError":  # that has shown the help
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "licodec"
+        print(f"licodec: {' '.join(error.format_message().split())} (see {command} --help)", file=sys.stderr)
+    return error.exit_code
+
+
 def main() -> None:
-    """Run the command line; errors of ours end it with one line and their exit code."""
+    """Run the command line; errors of ours and of the call end it with one line and their exit code."""
     _tune_process()
     try:
-        app(prog_name="licodec")
+        code = app(prog_name="licodec", standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except KeyboardInterrupt:
         print("licodec: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
-        from licodec.cli.common import as_ours, traceback_wanted
+        from licodec.cli.common import traceback_wanted
+        from licodec.errors import as_ours
 
+        if hasattr(error, "format_message"):  # the parser's own
+            sys.exit(_misused(error))
         if traceback_wanted(sys.argv):
             raise
         problem = as_ours(error)

@@ -18,9 +18,9 @@ GAIN = 8  # of the difference picture, so that a level of 1 can be seen
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A picture or a .lic file.")],
-    second: Annotated[Path, typer.Argument(help="Another of the same size.")],
-    out: Path | None = typer.Option(None, "-o", "--output", help=f"Write the differences, times {GAIN}, as a picture."),
+    first: Annotated[str, typer.Argument(help="A picture or a .lic file.")],
+    second: Annotated[str, typer.Argument(help="Another of the same size.")],
+    out: str | None = typer.Option(None, "-o", "--output", help=f"Write the differences, times {GAIN}, as a picture."),
     force: bool = Options.force,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -54,7 +54,7 @@ def compare(
     if out is not None:
         peak = np.iinfo(a.dtype).max
         picture = imaging.Picture(np.minimum(difference * GAIN, peak).astype(a.dtype))
-        write_target(out, output.to_bytes(picture, output.format_of(out)), force)
+        write_target(out, output.to_bytes(picture, output.format_of(Path(out))), force)
     if as_json:
         print(json.dumps(facts))
         return
@@ -66,11 +66,11 @@ def compare(
     print(f"samples that differ {100 * facts['samples_that_differ']:.3f} %")
 
 
-def _pixels(path: Path) -> np.ndarray:
+def _pixels(path: str) -> np.ndarray:
     """uint8 [H, W, 3] of a picture or a .lic. Raises LicodecError that names the file."""
     from licodec import inputs
 
     try:
-        return inputs.read(read_source(path), name=path.name).rgb
+        return inputs.read(read_source(path), name=path).rgb
     except LicodecError as error:
         raise type(error)(f"{path}: {error}") from None

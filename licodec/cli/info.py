@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from licodec.cli.common import read_source
 from licodec.errors import LicodecError
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A .lic file, or - for standard input.")],
+    file: Annotated[str, typer.Argument(help="A .lic file, a URL of one, or - for standard input.")],
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Show what a .lic file says of itself.
 
-    All checksums are checked; nothing is decoded.
+    All checksums are checked, of a URL those of the parts that are read: its
+    beginning only. Nothing is decoded.
     """
-    from licodec.api import info as read_info
+    from licodec.batch.ranged import info_of
 
     try:
-        facts = read_info(read_source(file))
+        facts = info_of(file)
     except LicodecError as error:
         raise type(error)(f"{file}: {error}") from None
     if as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,11 +12,9 @@ from licodec.errors import LicodecError
 
 
 def thumbnail(
-    file: Annotated[Path, typer.Argument(help="A .lic file, or - for standard input.")],
+    file: Annotated[str, typer.Argument(help="A .lic file, or - for standard input.")],
     size: int = typer.Option(256, "-s", "--size", min=1, max=4096, help="Longest side in pixels."),
-    out: Path = typer.Option(
-        ..., "-o", "--output", help="The PNG to write, over what is there; - for standard output."
-    ),
+    out: str = typer.Option(..., "-o", "--output", help="The PNG to write, over what is there; - for standard output."),
     max_pixels: int | None = Options.max_pixels,
 ) -> None:
     """Write a small picture of a .lic file, as file managers show it.
