@@ -159,8 +159,9 @@ class Local(Place):
 
     def walk(self) -> Iterator[str]:
         entries = sorted(os.scandir(self.path), key=lambda entry: entry.name)
+        entries = [e for e in entries if not e.name.startswith(".")]
         folders = [e.name for e in entries if e.is_dir() and not e.is_symlink()]  # a link could lead back up
-        yield from (e.name for e in entries if e.is_file() and not e.name.startswith("."))
+        yield from (e.name for e in entries if e.is_file())
         for folder in folders:
             yield from (f"{folder}/{name}" for name in self.child(folder).walk())
 

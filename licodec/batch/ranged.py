@@ -14,7 +14,8 @@ from licodec.errors import CorruptError
 if TYPE_CHECKING:
     from licodec.batch.remote import Remote
 
-WINDOW = 1 << 15  # bytes of a request; most headers of tiles are within one that was made for the tile before
+WINDOW = 1 << 15  # bytes of the first request; header and metadata are mostly within it
+STEP = 1 << 12  # bytes of a request for where the next tile begins
 
 
 def opened(place: Place, parts: bool = False) -> tuple[Container, int]:
@@ -53,7 +54,7 @@ def info_of(word: str) -> dict[str, object]:
 def scanned(place: Remote, size: int) -> Container:
     """The header and the metadata of a remote file of `size` bytes, and tiles that are read on demand."""
     window = _Window(place, size)
-    head = window.take(0, container.HEADER_BYTES)
+    head = window.take(0, container.HEADER_BYTES, WINDOW)
     header, at = container.read_header_and_end(head)
     crc = zlib.crc32(head[:at])
     metadata: dict[str, bytes] = {}
@@ -70,11 +71,11 @@ class _Window:
         self.place, self.size = place, size
         self.begin, self.data = 0, b""
 
-    def take(self, begin: int, count: int) -> bytes:
+    def take(self, begin: int, count: int, ahead: int = STEP) -> bytes:
         """At most `count` bytes from `begin`, fewer at the end of the file."""
         end = min(begin + count, self.size)
         if not self.begin <= begin <= end <= self.begin + len(self.data):
-            self.begin, self.data = begin, self.place.part(begin, min(max(end, begin + WINDOW), self.size))
+            self.begin, self.data = begin, self.place.part(begin, min(max(end, begin + ahead), self.size))
         return self.data[begin - self.begin : end - self.begin]
 
     def chunk(self, at: int) -> tuple[str, int, int]:

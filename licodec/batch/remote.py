@@ -84,7 +84,8 @@ class Remote(Place):
             name = _tried(lambda: next(names, None), tries=1)  # each page is asked for again by the client itself
             if name is None:
                 return
-            if not any(part.startswith(".") for part in name.split("/")):
+            hidden = (part.startswith(".") and part != ".." for part in name.split("/"))
+            if not any(hidden):
                 yield name
 
     @contextlib.contextmanager

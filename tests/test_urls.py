@@ -1,0 +1,298 @@
+"""URLs wherever a path is taken: an S3 server and web servers on the loopback, archives, and servers that misbehave."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import licodec, render
+from PIL import Image
+
+from licodec.batch import remote
+from licodec.batch.jobs import plan
+from licodec.batch.places import Local, of
+from licodec.batch.ranged import opened, scanned
+from licodec.errors import CorruptError, InputError, UsageError
+
+pytest.importorskip("fsspec")
+
+
+def picture(seed: int = 0, width: int = 64, height: int = 48) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(render(width, height, seed)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory) -> Path:
+    """A .lic of 1024x768 in 12 tiles, with an alpha channel."""
+    folder = tmp_path_factory.mktemp("tiled")
+    pixels = np.dstack([render(1024, 768), np.tile(np.arange(1024) // 4, (768, 1)).astype(np.uint8)])
+    rough = np.random.default_rng(0).normal(0, 40, pixels[:, :, :3].shape)  # tiles worth leaving out
+    pixels[:, :, :3] = np.clip(pixels[:, :, :3] + rough, 0, 255)
+    Image.fromarray(pixels).save(folder / "a.png")
+    assert licodec("encode", folder / "a.png", "--tile", 256, "-q", 8).returncode == 0
+    return folder / "a.lic"
+
+
+class Web:
+    """A web server with ranges. It counts requests and bytes, and can fail or hang."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files, self.calls, self.sent = files, Counter(), 0
+        self.failures, self.hang = 0, threading.Event()
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self):
+                self.answer(body=False)
+
+            def do_GET(self):
+                self.answer(body=True)
+
+            def answer(self, body: bool):
+                web.calls[self.command] += 1
+                if web.hang.is_set():
+                    time.sleep(20)
+                data, status, headers = web.files.get(self.path), 200, {}
+                if web.failures:
+                    web.failures -= 1
+                    data, status = b"busy", 503
+                elif data is None:
+                    data, status = b"no", 404
+                elif asked := self.headers.get("Range"):
+                    first, last = asked.removeprefix("bytes=").split("-")
+                    headers["Content-Range"] = f"bytes {first}-{last or len(data) - 1}/{len(data)}"
+                    data, status = data[int(first) : int(last or len(data)) + 1], 206
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Accept-Ranges", "bytes")
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if body:
+                    web.sent += len(data)
+                    self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def web(tiled):
+    pytest.importorskip("aiohttp")
+    server = Web({"/a.png": picture(), "/a.lic": tiled.read_bytes(), "/bad.png": b"no picture"})
+    yield server
+    server.server.shutdown()
+
+
+def test_http_inputs_and_a_server_that_is_busy_now_and_then(web, tmp_path):
+    web.failures = 2
+    result = licodec("encode", f"{web.url}/a.png", "-o", tmp_path / "a.lic")
+    assert result.returncode == 0, result.stderr
+    (tmp_path / "a.png").write_bytes(web.files["/a.png"])
+    assert licodec("encode", tmp_path / "a.png", "-o", tmp_path / "b.lic").returncode == 0
+    assert (tmp_path / "a.lic").read_bytes() == (tmp_path / "b.lic").read_bytes()
+    for name, word, code in (("none.png", b"no such file", 1), ("bad.png", b"not a picture", 1)):
+        result = licodec("encode", f"{web.url}/{name}", "-o", tmp_path / "c.lic")
+        assert result.returncode == code and word in result.stderr and result.stderr.count(b"\n") == 1
+    beside = licodec("encode", f"{web.url}/a.png")
+    assert beside.returncode == 2 and b"-o" in beside.stderr
+
+
+def test_info_reads_the_beginning_and_a_crop_its_tiles(web, tiled, tmp_path):
+    assert tiled.stat().st_size > 250_000
+    facts = json.loads(licodec("info", f"{web.url}/a.lic", "--json").stdout)
+    whole = json.loads(licodec("info", tiled, "--json").stdout)
+    assert facts == {key: whole[key] for key in facts} and facts["tiles"] == 12
+    assert web.sent < 70_000
+    web.sent = 0
+    result = licodec("decode", f"{web.url}/a.lic", "--crop", "900,300,60,60", "-o", tmp_path / "part.png")
+    assert result.returncode == 0, result.stderr
+    assert web.sent < whole["bytes"] * 0.6
+    assert licodec("decode", tiled, "--crop", "900,300,60,60", "-o", tmp_path / "same.png").returncode == 0
+    assert (tmp_path / "part.png").read_bytes() == (tmp_path / "same.png").read_bytes()
+
+
+def test_a_hanging_server_and_none_at_all(web, monkeypatch):
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 1.0)
+    remote._file_system(web.url + "/", ("http",))[0].clear_instance_cache()
+    web.hang.set()
+    began = time.time()
+    with pytest.raises(InputError, match=r"silent|reached"):
+        of(f"{web.url}/a.png").read()
+    assert time.time() - began < 10
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
+    with pytest.raises(InputError):
+        of("http://127.0.0.1:9/a.png").read()
+
+
+def test_scanned_parts_are_checked(tiled):
+    pytest.importorskip("fsspec")
+    import fsspec
+
+    data = tiled.read_bytes()
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/t/a.lic", data)
+    whole, _ = opened(Local(str(tiled)))
+    parts = scanned(of("memory://t/a.lic"), len(data))
+    assert parts.header == whole.header and parts.metadata == whole.metadata
+    assert len(parts.tiles) == 12 and [parts.tiles[i] for i in (11, 0, 7)] == [whole.tiles[i] for i in (11, 0, 7)]
+    damaged = bytearray(data)
+    damaged[-20] ^= 1
+    fs.pipe_file("/t/a.lic", bytes(damaged))
+    parts = scanned(of("memory://t/a.lic"), len(data))
+    assert parts.tiles[3] == whole.tiles[3]
+    with pytest.raises(CorruptError):
+        parts.tiles[11]
+    fs.pipe_file("/t/a.lic", data[:-5])
+    with pytest.raises(CorruptError):
+        scanned(of("memory://t/a.lic"), len(data) - 5).tiles[11]
+
+
+def test_members_of_archives(tmp_path):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("deep/a.png", picture(0))
+        archive.writestr("b.png", picture(1))
+        archive.writestr("c.mov", b"x")
+    result = licodec("encode", f"zip://::{path}", "-o", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.lic")} == {"b.lic", "deep/a.lic"}
+    assert b"left out 1 file: 1 .mov" in result.stderr
+    assert licodec("encode", f"zip://b.png::{path}", "-o", tmp_path / "one.lic").returncode == 0
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../evil.png", picture(0))
+    result = licodec("encode", f"zip://::{path}", "-o", tmp_path / "out2")
+    assert result.returncode == 2 and b"outside" in result.stderr and not (tmp_path / "evil.lic").exists()
+
+
+def test_names_of_urls():
+    place = of("s3://bucket/photos/a.b.PNG")
+    assert (place.name, place.suffix) == ("a.b.PNG", ".png")
+    assert place.with_name("c.lic").text == "s3://bucket/photos/c.lic"
+    assert of("s3://bucket/photos/").child("x/y.png").text == "s3://bucket/photos/x/y.png"
+    assert of("zip://::s3://bucket/all.zip").child("a.png").text == "zip://a.png::s3://bucket/all.zip"
+    assert of("https://host/a.png?size=2").suffix == ".png"
+    assert isinstance(of("C:\\photos"), Local) and isinstance(of("file:///tmp/x"), Local)
+    with pytest.raises(UsageError, match="nonsense"):
+        of("nonsense://a/b.png").read()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """An S3 server on the loopback, and the environment of one who may use it."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    env = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+    yield env
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def bucket(name: str):
+    import s3fs
+
+    fs = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    fs.call_s3("create_bucket", Bucket=name)
+    return fs
+
+
+def test_an_archive_in_s3_survives_kills_and_equals_a_local_run(s3, tmp_path):
+    count = int(os.environ.get("LICODEC_S3_PICTURES", "40"))
+    fs = bucket("photos")
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for number in range(count):
+        place = f"{'deep/' if number % 2 else ''}{number:04}.png"
+        data = picture(number, 48, 40)
+        (tmp_path / "in" / place).write_bytes(data)
+        fs.pipe_file(f"photos/in/{place}", data)
+    fs.pipe_file("photos/in/deep/", b"")  # a console's folder
+    command = ["encode", "s3://photos/in/", "-o", "s3://photos/out/", "--resume", "--jobs", "2"]
+    chance = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "licodec", *command], stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(chance.uniform(2, 6))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = len(fs.find("photos/out"))
+    assert done <= count
+    report = "s3://photos/run.jsonl"
+    result = licodec(*command, "--report", report, "--json", env=s3)
+    assert result.returncode == 0, result.stderr
+    made = [json.loads(line)["path"] for line in result.stdout.splitlines()]
+    assert len(made) == len(set(made)) == count - done
+    assert licodec("encode", tmp_path / "in", "-o", tmp_path / "out", "--jobs", 1, "-j", 1).returncode == 0
+    local = {str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in (tmp_path / "out").rglob("*.lic")}
+    there = {name.removeprefix("photos/out/"): fs.cat_file(name) for name in fs.find("photos/out")}
+    assert there == local and len(local) == count
+    last = json.loads(fs.cat_file("photos/run.jsonl").splitlines()[-1])
+    assert last["total"]["files"] == count and last["total"]["skipped"] == done
+    assert licodec("verify", "s3://photos/out", "--fast", "--quiet", env=s3).returncode == 0
+    assert licodec("decode", "s3://photos/out/0000.lic", "-o", tmp_path / "x.png", env=s3).returncode == 0
+
+
+def test_listing_is_streamed(s3):
+    """3000 objects come in three pages, and nothing keeps them."""
+    fs = bucket("many")
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"])
+    for number in range(2500):
+        client.put_object(Bucket="many", Key=f"p/{number:05}.png", Body=b"")
+    pages = []
+    place = of("s3://many/p/")
+    real = type(fs).call_s3
+    jobs = plan(["s3://many/p/"], "s3://many/out/", {".png"}, ".lic")
+    try:
+        type(fs).call_s3 = lambda self, *a, **k: pages.append(1) or real(self, *a, **k)
+        taken = iter(jobs)
+        first = next(taken)
+        assert first.target.text == "s3://many/out/00000.lic" and len(pages) == 1
+        assert sum(1 for _ in taken) == 2499 and len(pages) == 3
+    finally:
+        type(fs).call_s3 = real
+    assert place.is_folder() and not of("s3://many/none/x.png").exists()
+
+
+def test_wrong_credentials_and_buckets_are_one_clear_line(s3, tmp_path):
+    for env in ({**s3, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, s3):
+        result = licodec("encode", "s3://nobody/a.png", "-o", tmp_path / "a.lic", env=env)
+        said = result.stderr.decode()
+        assert result.returncode == 1 and said.count("\n") == 1 and "Traceback" not in said
+        assert "credentials" in said or "no such" in said.lower()
