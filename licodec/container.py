@@ -41,6 +41,13 @@ TILE = "T"
 COMPRESSED = {"I": "icc", "E": "exif", "X": "xmp"}
 KNOWN = {TILE, "A", "c", *COMPRESSED}
 _MODEL_ID = re.compile(r"[a-z0-9][a-z0-9+.-]{0,15}")
+# model names of more than 16 characters, and the ids that stand for them in files
+SHORT_IDS = {
+    "bmshj2018-factorized": "bmshj2018-fact",
+    "bmshj2018-hyperprior": "bmshj2018-hyper",
+    "bmshj2018-hyperprior-vbr": "bmshj2018-hp-vbr",
+}
+_LONG_NAMES = {short: name for name, short in SHORT_IDS.items()}
 
 
 @dataclass(frozen=True)
@@ -114,18 +121,15 @@ class _Reader:
 
 
 def _header_bytes(header: Header) -> bytes:
-    if not _MODEL_ID.fullmatch(header.model):
-        raise ValueError(f"model id {header.model!r} is not 1 to 16 lower-case letters, digits and +.-")
-    layout = len(header.model) - 1 | header.grey << 4 | bool(header.tile) << 5 | header.deep << 6
+    model = SHORT_IDS.get(header.model, header.model)
+    if not _MODEL_ID.fullmatch(model):
+        raise ValueError(f"model id {model!r} is not 1 to 16 lower-case letters, digits and +.-")
+    layout = len(model) - 1 | header.grey << 4 | bool(header.tile) << 5 | header.deep << 6
     fields = [round(header.quality * 100), header.width, header.height]
     if header.tile:
         fields += [header.tile, header.overlap]
     return (
-        MAGIC
-        + bytes([VERSION, layout])
-        + header.model.encode("ascii")
-        + header.fingerprint
-        + b"".join(map(_varint, fields))
+        MAGIC + bytes([VERSION, layout]) + model.encode("ascii") + header.fingerprint + b"".join(map(_varint, fields))
     )
 
 
@@ -157,6 +161,7 @@ def _read_header(reader: _Reader) -> Header:
     )
     if not plausible:
         raise CorruptError("the header is damaged; copy or download the file again")
+    model = _LONG_NAMES.get(model, model)
     return Header(model, fingerprint, quality / 100, width, height, bool(layout & 16), tile, overlap, bool(layout & 64))
 
 

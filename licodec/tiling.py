@@ -13,6 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
+def coding_steps(steps: int, row_delay: int, height: int, width: int) -> int:
+    """How many steps code a latent of height x width: `steps`, or its diagonals.
+
+    On a diagonal each row is `row_delay` positions behind the row above it; 0 stands for a fixed number of steps.
+    """
+    return width + row_delay * (height - 1) if row_delay else steps
+
+
 @dataclass(frozen=True)
 class Box:
     """A rectangle: [top, bottom) x [left, right)."""

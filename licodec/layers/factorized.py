@@ -51,10 +51,13 @@ class FactorizedPrior(nn.Module):
         """[1, C, 1, 1]."""
         return self.quantiles[:, 0, 1].detach().reshape(1, -1, 1, 1)
 
-    def bits(self, z: Tensor) -> Tensor:
-        """-log2 of the mass around each value of z [B, C, H, W]."""
+    def bits(self, z: Tensor, step: Tensor | float = 1.0) -> Tensor:
+        """-log2 of the mass around each value of z [B, C, H, W], within half a step, [B, 1, 1, 1], of it."""
         values = z.transpose(0, 1).reshape(self.channels, 1, -1).float()
-        mass = _mass(self.logits(values - 0.5), self.logits(values + 0.5))
+        half = 0.5 * step
+        if isinstance(half, Tensor):
+            half = half.expand_as(z).transpose(0, 1).reshape(values.shape).float()
+        mass = _mass(self.logits(values - half), self.logits(values + half))
         bits = -torch.log2(lower_bound(mass, 1e-9))
         return bits.view(self.channels, z.shape[0], *z.shape[2:]).transpose(0, 1)
 
@@ -65,8 +68,8 @@ class FactorizedPrior(nn.Module):
         return (self.logits(self.quantiles, frozen=True) - target).abs().sum()
 
     @torch.no_grad()
-    def tables(self) -> Tables:
-        """Integer tables of z - median, in float64. Raises ValueError if the quantiles make none.
+    def tables(self, step: float = 1.0) -> Tables:
+        """Integer tables of (z - median) / step, in float64. Raises ValueError if the quantiles make none.
 
         The range of a channel's row is what its quantiles span, as in CompressAI.
         """
@@ -74,15 +77,15 @@ class FactorizedPrior(nn.Module):
         prior.load_state_dict(self.state_dict())
         prior.double()
         low, median, high = prior.quantiles[:, 0].T
-        below, above = ((median - low).ceil().clamp(min=0), (high - median).ceil().clamp(min=0))
+        below, above = (((median - low) / step).ceil().clamp(min=0), ((high - median) / step).ceil().clamp(min=0))
         if not bool(((below + above) < LONGEST_ROW - 2).all()):  # also false for NaN
             raise ValueError("the quantiles of the z prior span no usable range")
         minima, masses = [], []
         for channel in range(self.channels):
             first, last = -int(below[channel]), int(above[channel])
-            points = torch.arange(first, last + 1, dtype=torch.float64) + median[channel]
+            points = torch.arange(first, last + 1, dtype=torch.float64) * step + median[channel]
             values = points.expand(self.channels, 1, -1)
-            lower, upper = (prior.logits(values + side)[channel, 0] for side in (-0.5, 0.5))
+            lower, upper = (prior.logits(values + side * step)[channel, 0] for side in (-0.5, 0.5))
             tail = torch.sigmoid(lower[:1]) + torch.sigmoid(-upper[-1:])
             mass = torch.cat([_mass(lower, upper), tail])
             if not bool(mass.isfinite().all()) or float(mass.sum()) <= 0:

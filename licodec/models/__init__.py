@@ -85,6 +85,15 @@ LITE = "lite"
 # name: target, title, parameters; papers, licences, qualities and lambdas are in weights.toml
 _MODELS = {
     LITE: ("lite:Lite", "licodec's own small variable-rate model", None),
+    "bmshj2018-factorized": ("hyperprior:Factorized", "convolutions and GDN, factorised prior", None),
+    "bmshj2018-hyperprior": ("hyperprior:ScaleHyperprior", "the same with a scale hyperprior", None),
+    "mbt2018-mean": ("hyperprior:MeanScaleHyperprior", "the same with means", None),
+    "mbt2018": ("autoregressive:JointAutoregressive", "the same, autoregressive", None),
+    "cheng2020-anchor": ("autoregressive:ChengAnchor", "residual blocks, autoregressive", None),
+    "cheng2020-attn": ("autoregressive:ChengAttention", "the same with attention", None),
+    "bmshj2018-hyperprior-vbr": ("vbr:VariableScaleHyperprior", "scale hyperprior of variable rate", None),
+    "mbt2018-mean-vbr": ("vbr:VariableMeanScale", "the same with means", None),
+    "mbt2018-vbr": ("vbr:VariableJoint", "the same, autoregressive", None),
     "wacnn": ("wacnn:WACNN", "CNN with window attention", 75_235_779),
     "stf": ("stf:STF", "symmetrical transformer", 99_855_639),
     "tcm": ("tcm:TCM", "transformer-CNN mixture, N = 64", 45_180_752),
@@ -111,6 +120,8 @@ def _info(name: str) -> ModelInfo:
     target, title, parameters = _MODELS[name]
     facts = manifest.package().models[name]
     target = f"licodec.models.{target}"
+    if name.endswith("-vbr"):
+        return ModelInfo(name, target, title, facts, tuple(range(1, 9)), parameters, variable_rate=True)
     if name == LITE:
         return ModelInfo(name, target, title, facts, tuple(range(1, 9)), parameters, variable_rate=True)
     return ModelInfo(name, target, title, facts, tuple(sorted(e.quality for e in facts.weights)), parameters)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from licodec.entropy.tables import SCALES
 from licodec.layers.bound import lower_bound
 from licodec.layers.exact import make_exact
+from licodec.tiling import coding_steps
 
 if TYPE_CHECKING:
     from licodec.entropy.tables import Tables
@@ -64,6 +65,8 @@ class CodingModel(nn.Module, ABC):
         overlap_is_all: nothing beyond the overlap can change what g_s gives.
         tile: default side of the tiles of big pictures, a multiple of `stride`.
         latent_stride, hyper_stride: pixels per position of y and of z, along a side.
+        row_delay: y is coded diagonal by diagonal, on which each row is so many positions behind the
+            row above it; 0: in `steps` steps.
         exact: names of the submodules and parameters whose results the decoder must
             reproduce; `prepare` makes them float64.
         variable_rate: one set of weights serves all qualities.
@@ -83,6 +86,7 @@ class CodingModel(nn.Module, ABC):
     tile: int = 1024
     latent_stride: int = 16
     hyper_stride: int = 64
+    row_delay: int = 0
     exact: tuple[str, ...] = ()
     variable_rate: bool = False
     storage: torch.dtype = torch.float32
@@ -222,7 +226,8 @@ def walk(
     `code(step, mean, scale)` returns the part, symbols + mean, of the step.
     """
     context = model.context(z_hat, quality)
-    for step in range(model.steps):
+    height, width = (side * model.hyper_stride // model.latent_stride for side in z_hat.shape[-2:])
+    for step in range(coding_steps(model.steps, model.row_delay, height, width)):
         mean, scale = context.params(step)
         context.push(step, code(step, mean, scale))
     return context
@@ -282,6 +287,6 @@ def estimate(model: CompressionModel, x: Tensor, quality: Tensor) -> Estimate:
         return hard
 
     y_hat = walk(model, z_hat, quality, code).y_hat()
-    y_bits = torch.stack(bits).sum(0)
+    y_bits = torch.stack(bits).sum(0) if bits else torch.zeros_like(z_bits)
     extra = model.extra_loss(y, z_hat, y_bits) if model.training else None
     return Estimate(model.synthesise(y_hat, quality), z_bits + y_bits, extra)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from licodec.tiling import padded
+from licodec.tiling import coding_steps, padded
 
 if TYPE_CHECKING:
     from licodec.weights.file import Weights
@@ -31,6 +31,7 @@ class Facts:
         latent_stride, hyper_stride: pixels to a position of y and of z.
         hyper_channels: of z.
         steps: number of coding steps of y.
+        row_delay: y is coded diagonal by diagonal, see `coding_steps`; 0: in `steps` steps.
     """
 
     stride: int
@@ -42,6 +43,12 @@ class Facts:
     hyper_stride: int
     hyper_channels: int
     steps: int
+    row_delay: int = 0
+
+    def coding_steps(self, z_shape: tuple[int, ...]) -> int:
+        """Number of coding steps of the y that belongs to a z of this shape."""
+        height, width = (side * self.hyper_stride // self.latent_stride for side in z_shape[-2:])
+        return coding_steps(self.steps, self.row_delay, height, width)
 
     def tile_sizes(self, width: int, height: int, tile: int | None) -> tuple[int, int]:
         """Tile side and overlap to code a picture with; (0, 0) is one tile for all.

@@ -15,10 +15,10 @@ from licodec.files import sha256
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
 from licodec.train.export import export
-from licodec.upstream import compressai, glic, hpcm, layouts, mambavc, mlicpp, nju, shiftlic
+from licodec.upstream import compressai, glic, hpcm, layouts, mambavc, mlicpp, nju, shiftlic, zoo
 from licodec.upstream.layouts import Layout, State
 
-MODULES = (layouts, shiftlic, nju, mambavc, mlicpp, hpcm, glic)
+MODULES = (layouts, shiftlic, nju, mambavc, mlicpp, hpcm, glic, zoo)
 LAYOUTS = tuple(layout for module in MODULES for layout in module.LAYOUTS)
 
 WRAPPERS = ("state_dict", "model_state_dict", "ema", "model", "net")
@@ -101,7 +101,7 @@ def _unwrap(content: object) -> State:
 def recognise(state: State, model: str | None) -> Layout:
     """The layout of a checkpoint. Raises UsageError if none or several fit, or not the one asked for."""
     names = list(state)
-    fitting = [layout for layout in LAYOUTS if layout.matches(names)]
+    fitting = [layout for layout in LAYOUTS if layout.suits(state)]
     if model is not None:
         model_info(model)
         chosen = [layout for layout in fitting if layout.model == model]
@@ -136,7 +136,9 @@ def convert(path: Path, model: str | None = None, quality: int | None = None) ->
             raise WeightsError(f"a tensor of CompressAI's layout is missing: {error.args[0]}") from None
     layout = recognise(state, model)
     info = model_info(layout.model)
-    if quality is None and len(info.qualities) == 1:
+    if info.variable_rate:
+        quality = None  # one file serves all of them
+    elif quality is None and len(info.qualities) == 1:
         quality = info.qualities[0]
     if quality is not None and quality not in info.qualities:
         raise UsageError(f"{info.name} has no quality {quality}; it has {', '.join(map(str, info.qualities))}")

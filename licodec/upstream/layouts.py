@@ -52,6 +52,7 @@ class Layout:
         dropped: names besides `BUFFERS` that are left out.
         reshape: by regular expression on the new name, what to do with a tensor.
         gather: makes one tensor of several, before anything is renamed.
+        fits: whether a checkpoint whose names match can be of this model by its shapes.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Layout:
     dropped: tuple[str, ...] = ()
     reshape: dict[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
     gather: Callable[[State], State] = dict
+    fits: Callable[[State], bool] = lambda state: True
 
     def matches(self, names: list[str]) -> bool:
         """Whether a checkpoint with these names can be of this model."""
@@ -70,6 +72,13 @@ class Layout:
             return any(re.search(pattern, name) for name in names)
 
         return all(map(some, self.marks)) and not any(map(some, self.never))
+
+    def suits(self, state: State) -> bool:
+        """Whether a checkpoint can be of this model; what is missing is found later, and named then."""
+        try:
+            return self.matches(list(state)) and self.fits(state)
+        except (KeyError, IndexError):
+            return True
 
     def translate(self, state: State) -> State:
         """The tensors under our names, buffers left out."""
@@ -116,6 +125,11 @@ def _tcm(state: State) -> dict[str, object]:
 
 def _conv_tbtc(state: State) -> dict[str, object]:
     return {"M": state["g_a.6.weight"].shape[0], "Z": state["h_a.0.weight"].shape[0]}
+
+
+def _is_conv_hyperprior(state: State) -> bool:
+    """CompressAI's hyperpriors have the same names."""
+    return state["h_s.4.weight"].shape[:2] == (2 * state["g_a.6.weight"].shape[0], state["h_a.0.weight"].shape[0])
 
 
 def _swin_stages(state: State, prefix: str) -> tuple[list[int], list[int]]:
@@ -321,7 +335,8 @@ LAYOUTS = (
         (r"g_a\.1\.gamma", r"g_a\.6\.weight", r"h_s\.4\.weight"),
         _conv_tbtc,
         PRIOR,
-        never=(r"charm_", r"cc_", r"context"),
+        never=(r"charm_", r"cc_", r"context", r"QuantABCD"),
+        fits=_is_conv_hyperprior,
     ),
     Layout(
         "swint-charm",

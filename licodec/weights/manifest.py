@@ -151,7 +151,7 @@ def parse(text: str, where: str) -> Manifest:
 
 
 def _model(name: str, table: dict[str, object]) -> Model:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]{0,15}", name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]{0,31}", name):
         raise ValueError(f"{name!r} is no model name")
     weights = table.get("weights", [])
     more = table.get("more_kodak", [])
