@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from cloud import QUOTA, Cloud
 from conftest import licodec
-from test_upstream import author_checkpoint
+from test_upstream import as_compressai, author_checkpoint, small_model
 from test_weights import refused
 
 DRIVE = "1RyDmDDqrIwkVvVvH3HlPfwAoK4jmWY97"  # where licodec's manifest says that conv-hyperprior's checkpoint is
@@ -175,6 +176,27 @@ def test_a_shared_folder(cloud, tmp_path, picture_file):
     refused(licodec("encode", picture_file, *ENCODE, env=cloud.env), "--file: mse_0.0018.pth, mse_0.05.pth.tar")
     manifest(cloud, tmp_path, **facts, checkpoint_names=["mse_0.0018.pth.tar", "mse_0.0018.pth"])
     assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+
+
+def test_compressais_zoo(cloud, tmp_path, picture_file):
+    """The address is asked of compressai, the file's name promises its sha256, and the long name fits into a .lic."""
+    model = small_model("bmshj2018-hyperprior")
+    torch.save({"state_dict": as_compressai(model)}, tmp_path / "zoo.pth.tar")
+    data = (tmp_path / "zoo.pth.tar").read_bytes()
+    name = f"m-1-{hashlib.sha256(data).hexdigest()[:8]}.pth.tar"
+    cloud.files[f"/models/v1/{name}"] = data
+    code = (
+        "import compressai.zoo.image as image; from licodec.cli import main\n"
+        f"image.model_urls['bmshj2018-hyperprior']['mse'][3] = 'https://bucket.example/models/v1/{name}'\n"
+        "main()"
+    )
+    options = ["encode", picture_file, "-m", "bmshj2018-hyperprior", "-q", "3"]
+    run = subprocess.run([sys.executable, "-c", code, *options], env={**os.environ, **cloud.env}, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
+    assert f"/models/v1/{name} (" in run.stderr.decode() and b"BSD-3-Clause-Clear" in run.stderr
+    lic = picture_file.with_suffix(".lic")
+    assert licodec("decode", lic, "-f", env=cloud.env).returncode == 0
+    assert json.loads(licodec("info", "--json", lic).stdout)["model"] == "bmshj2018-hyperprior"
 
 
 def test_two_at_once_fetch_once(cloud, tmp_path):

@@ -23,6 +23,7 @@ from licodec.models import MODELS
 from licodec.models.base import CompressionModel, walk
 from licodec.models.skeleton import skeleton
 from licodec.runtime.torch import TorchModel
+from licodec.tiling import coding_steps
 from licodec.train.export import export
 from licodec.train.loop import TrainConfig
 from licodec.train.loss import training_loss
@@ -56,6 +57,11 @@ SMALL = {
     "glic": {"N": 16, "dims": [16, 16, 16], "heads": 1, "depth": 2, "groups": [8, 8, 16]},
 }
 SMALL["swint-hyperprior"] = SMALL["swint-charm"]
+SMALL |= {
+    name: {"N": 16, "M": 24} for name in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")
+}
+SMALL |= {name: {"N": 16} for name in ("cheng2020-anchor", "cheng2020-attn")}
+SMALL |= {f"{name}-vbr": SMALL[name] for name in ("bmshj2018-hyperprior", "mbt2018-mean", "mbt2018")}
 PUBLISHED = [name for name in MODELS if name != "lite"]
 
 
@@ -100,8 +106,13 @@ def test_what_the_decoder_must_reproduce_is_float64(name):
     with torch.inference_mode():
         y_hat = walk(model, z_hat, torch.ones(1), code).y_hat()
     maps = [tensor for pair in pairs for tensor in pair] + [y_hat]
-    assert len(pairs) == model.steps and all(tensor.dtype == torch.float64 for tensor in maps)
-    assert seen and {kind for kind, out in seen if torch.is_tensor(out) and out.dtype != torch.float64} == set()
+    sides = 2 * [side * model.hyper_stride // model.latent_stride]
+    assert len(pairs) == coding_steps(model.steps, model.row_delay, *sides) and all(
+        tensor.dtype == torch.float64 for tensor in maps
+    )
+    assert (seen or not pairs) and {
+        kind for kind, out in seen if torch.is_tensor(out) and out.dtype != torch.float64
+    } == set()
 
 
 @pytest.mark.parametrize("name", ["tcm", "conv-hyperprior"])
@@ -169,6 +180,8 @@ def test_training_reaches_every_parameter_and_lowers_the_loss(name):
     for parameter in model.parameters():
         if not parameter.abs().sum():
             parameter.data.normal_(std=0.05)  # a scale of zero would hide what it scales
+    if name.startswith(("bmshj", "mbt")):
+        model.g_a[-1].weight.data.mul_(30)  # so that y_hat is not either
     config = TrainConfig(model=name, rate_lambda=1.0 if name == "cca" else 0.01)
     side = 128 if name.startswith("shiftlic") else model.stride  # shifts leave nothing of a z of one position
     x = torch.from_numpy(render(side, side)).permute(2, 0, 1)[None].float() / 255
@@ -215,16 +228,20 @@ def test_training_command_for_a_published_model(tmp_path):
     assert licodec("train", tmp_path, "-m", "conv-charm").returncode == 2  # no lambda
 
 
+def as_compressai(model):
+    """The parameters of a model whose names are CompressAI's but for the z prior's."""
+    state = {}
+    for key, value in model.state_dict().items():
+        for ours, theirs in (("matrices.", "_matrix"), ("biases.", "_bias"), ("factors.", "_factor")):
+            key = key.replace(f"z_prior.{ours}", f"entropy_bottleneck.{theirs}")
+        state[key.replace("z_prior.", "entropy_bottleneck.")] = value
+    return state
+
+
 def author_checkpoint(path, change=None):
     """A small Conv-Hyperprior as its author's training script would save it."""
     model = small_model("conv-hyperprior")
-    state = {}
-    for key, value in model.state_dict().items():
-        key = key.replace("z_prior.matrices.", "entropy_bottleneck._matrix").replace(
-            "z_prior.biases.", "entropy_bottleneck._bias"
-        )
-        key = key.replace("z_prior.factors.", "entropy_bottleneck._factor").replace("z_prior.", "entropy_bottleneck.")
-        state[f"module.{key}"] = value
+    state = {f"module.{key}": value for key, value in as_compressai(model).items()}
     for name in ("_offset", "_quantized_cdf", "_cdf_length"):
         state[f"module.entropy_bottleneck.{name}"] = torch.zeros(0, dtype=torch.int32)
         state[f"module.gaussian_conditional.{name}"] = torch.zeros(0, dtype=torch.int32)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.layers.conv import (
-    GatedAttention,
+    AttentionBlock,
     ResidualBlock,
     ResidualBlockUpsample,
     ResidualBlockWithStride,
-    SubpelConv,
     conv3x3,
+    subpel_conv3x3,
 )
 from licodec.models.base import Estimate, estimate, gaussian_bits, noisy, ste_round
 from licodec.models.hyperprior import MeanScaleHyperprior
@@ -164,7 +164,7 @@ def hyper_networks(model: JointAutoregressive, n: int) -> None:
         conv3x3(n, n), act(), conv3x3(n, n), act(), conv3x3(n, n, 2), act(), conv3x3(n, n), act(), conv3x3(n, n, 2)
     )
     model.h_s = nn.Sequential(
-        conv3x3(n, n), act(), SubpelConv(n, n), act(), conv3x3(n, wide), act(), SubpelConv(wide, wide), act(),
+        conv3x3(n, n), act(), subpel_conv3x3(n, n), act(), conv3x3(n, wide), act(), subpel_conv3x3(wide, wide), act(),
         conv3x3(wide, 2 * n),
     )  # fmt: skip
 
@@ -192,7 +192,7 @@ class ChengAnchor(JointAutoregressive):
         )  # fmt: skip
         self.g_s = nn.Sequential(
             ResidualBlock(n, n), ResidualBlockUpsample(n, n), ResidualBlock(n, n), ResidualBlockUpsample(n, n),
-            ResidualBlock(n, n), ResidualBlockUpsample(n, n), ResidualBlock(n, n), SubpelConv(n, 3),
+            ResidualBlock(n, n), ResidualBlockUpsample(n, n), ResidualBlock(n, n), subpel_conv3x3(n, 3),
         )  # fmt: skip
 
 
@@ -203,8 +203,8 @@ class ChengAttention(ChengAnchor):
     overlap = 192  # the attention of g_s sees 60 pixels more
 
     def add_transforms(self, n: int) -> None:
-        def attention() -> GatedAttention:
-            return GatedAttention(n, nn.Identity())
+        def attention() -> AttentionBlock:
+            return AttentionBlock(n, nn.Identity())
 
         self.g_a = nn.Sequential(
             ResidualBlockWithStride(3, n), ResidualBlock(n, n), ResidualBlockWithStride(n, n), attention(),
@@ -213,5 +213,5 @@ class ChengAttention(ChengAnchor):
         self.g_s = nn.Sequential(
             attention(), ResidualBlock(n, n), ResidualBlockUpsample(n, n), ResidualBlock(n, n),
             ResidualBlockUpsample(n, n), attention(), ResidualBlock(n, n), ResidualBlockUpsample(n, n),
-            ResidualBlock(n, n), SubpelConv(n, 3),
+            ResidualBlock(n, n), subpel_conv3x3(n, 3),
         )  # fmt: skip

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.entropy.tables import Tables
+from licodec.layers.bound import lower_bound
 from licodec.models.autoregressive import DiagonalContext, JointAutoregressive
 from licodec.models.base import SCALE_MIN, CompressionModel, Context, Estimate, estimate
 from licodec.models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
@@ -71,7 +72,7 @@ class VariableRate(CompressionModel):
     def reconstruct(self, part: Tensor, mean: Tensor, scale: Tensor, gain: Tensor) -> Tensor:
         """y_hat without the gain, from symbols + mean, all of the scaled y."""
         symbols = part - mean
-        bounded = torch.stack([scale.clamp(min=SCALE_MIN), gain.to(scale).expand_as(scale)], -1)
+        bounded = torch.stack([lower_bound(scale, SCALE_MIN), gain.to(scale).expand_as(scale)], -1)
         offset = self.offset_net(bounded)[..., 0]
         size = symbols.abs()
         offset = torch.where(size < 0.5, 0, offset)  # what was rounded to zero stays there
@@ -126,7 +127,7 @@ class VariableScaleHyperprior(VariableRate, ScaleHyperprior):
     def z_step(self, quality: Tensor) -> Tensor:
         """By what z is divided before rounding, [B, 1, 1, 1]."""
         gain = self.gains.abs()[self.level(quality).round().long()]
-        return self.z_step_net(1 / gain[:, None]).clamp(min=Z_STEP_MIN).view(-1, 1, 1, 1)
+        return lower_bound(self.z_step_net(1 / gain[:, None]), Z_STEP_MIN).view(-1, 1, 1, 1)
 
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         z = super().hyper_analyse(y / self.gain(quality).to(y), quality)
