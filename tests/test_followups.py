@@ -118,12 +118,17 @@ def test_the_authors_numbers_with_their_symbols(name, author):  # noqa: F811
         assert np.abs(z_hat.numpy() - golden["z_hat"]).max() < 1e-5
 
         def of_step(key, step):
+            if key in golden:
+                return model.split(torch.from_numpy(golden[key]))[step].numpy()
             parts = golden[f"{key}.{step}"]
             channels = model.slice_sizes[STEPS[step][0]]  # the phases are one after another along the channels
             return np.concatenate(np.split(parts, parts.shape[1] // channels, 1), 2)
 
         def code(step, mean, scale):
-            assert excess(mean, of_step("mean", step), 1e-4) < 0 and excess(scale, of_step("scale", step), 1e-4) < 0
+            assert (
+                excess(mean, of_step("mu" if "mu" in golden else "mean", step), 1e-4) < 0
+                and excess(scale, of_step("sigma" if "sigma" in golden else "scale", step), 1e-4) < 0
+            )
             rows = torch.bucketize(scale.contiguous(), thresholds)
             other_rows.append((rows.numpy() != of_step("indexes", step)).sum())
             return torch.from_numpy(of_step("symbols", step)).double() + mean

@@ -105,6 +105,8 @@ _MODELS = {
     "swint-hyperprior": ("tbtc:SwinTHyperprior", "Swin transforms, hyperprior", 24_645_008),
     "conv-charm": ("tbtc:ConvChARM", "convolutions, channel slices", 29_078_031),
     "conv-hyperprior": ("tbtc:ConvHyperprior", "convolutions, hyperprior", 21_385_155),
+    "tic": ("tic:TIC", "Swin blocks, causal attention; slow to decode", 10_227_299),
+    "invcompress": ("invcompress:InvCompress", "invertible transforms; slow to decode", 50_032_618),
     "mambavc": ("mambavc:MambaVC", "selective scans, TCM's entropy model", 53_301_187),
     "tinylic": ("tinylic:TinyLIC", "neighbourhood attention, multistage context", 28_338_211),
     "shiftlic-small": ("shiftlic:ShiftLICSmall", "shifts and 1x1 convolutions, hyperprior", 3_970_252),

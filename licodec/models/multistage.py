@@ -128,13 +128,6 @@ class MultistageModel(SliceModel):
         slices = y.split(self.slice_sizes, 1)
         return [picked(slices[k], phases) for k, phases in STEPS]
 
-    def join(self, parts: list[Tensor]) -> Tensor:
-        """The inverse of `split`."""
-        slices: list[dict[tuple[int, int], Tensor]] = [{}, {}, {}]
-        for (k, phases), part in zip(STEPS[:-1], parts[:-1], strict=True):
-            slices[k] |= zip(phases, part.chunk(len(phases), 2), strict=True)
-        return torch.cat([*map(interleaved, slices), parts[-1]], 1)
-
     def context(self, z_hat: Tensor, quality: Tensor) -> MultistageContext:
         return MultistageContext(self, z_hat)
 

@@ -15,10 +15,10 @@ from licodec.files import sha256
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
 from licodec.train.export import export
-from licodec.upstream import compressai, glic, hpcm, layouts, mambavc, mlicpp, nju, shiftlic, zoo
+from licodec.upstream import compressai, glic, hpcm, invcompress, layouts, mambavc, mlicpp, nju, shiftlic, zoo
 from licodec.upstream.layouts import Layout, State
 
-MODULES = (layouts, shiftlic, nju, mambavc, mlicpp, hpcm, glic, zoo)
+MODULES = (layouts, shiftlic, nju, mambavc, invcompress, mlicpp, hpcm, glic, zoo)
 LAYOUTS = tuple(layout for module in MODULES for layout in module.LAYOUTS)
 
 WRAPPERS = ("state_dict", "model_state_dict", "ema", "model", "net")
