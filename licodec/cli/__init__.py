@@ -85,12 +85,13 @@ def _register() -> None:
         thumbnail,
         train,
         verify,
+        view,
         weights,
     )
 
     for function in (
         encode.encode, decode.decode, verify.verify, info.info, models.models, compare.compare, bench.bench,
-        thumbnail.thumbnail, train.train, convert.convert_upstream,
+        thumbnail.thumbnail, view.view, train.train, convert.convert_upstream,
     ):  # fmt: skip
         app.command(function.__name__.replace("_", "-"), cls=_Command)(function)
     app.command("convert", help="The same as convert-upstream.", cls=_Command)(convert.convert_upstream)
