@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from licodec import codec
+    from licodec import codec, search
     from licodec.imaging import Picture
 
     Name = str | os.PathLike[str]
@@ -97,7 +97,7 @@ class Codec:
         from licodec import search
 
         picture = _picture(image, options)
-        target = search.Target(options.get("target_size"), options.get("target_bpp"), options.get("target_psnr"))
+        target = _target(options)
         most = {"max_tile": options["max_tile"]} if "max_tile" in options else {}
         quality, verify = options.get("quality"), options.get("verify", False)
         found = search.encode(self.codec, picture, quality, target, options.get("tile"), verify=verify, **most)
@@ -154,7 +154,12 @@ def encode(
     Raises:
         LicodecError: see `licodec.errors`.
     """
-    return load(model, quality, weights=weights, device=device).encode(image, quality=quality, **options)
+    from licodec import codec
+
+    chosen = codec.for_model(
+        model, quality, Path(weights) if weights else None, device, target=bool(_target(options).given())
+    )
+    return Codec(chosen).encode(image, quality=quality, **options)
 
 
 def decode(
@@ -189,6 +194,12 @@ def decode_array(
         alpha: if the file has transparency, give it as a further channel.
     """
     return _array(_decode(_bytes(file), options, None, weights, device), alpha)
+
+
+def _target(options: EncodeOptions) -> search.Target:
+    from licodec import search
+
+    return search.Target(options.get("target_size"), options.get("target_bpp"), options.get("target_psnr"))
 
 
 def _bytes(file: FileLike) -> bytes:

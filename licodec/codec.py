@@ -69,6 +69,7 @@ class Codec:
     def __init__(self, path: Path, device: str = "auto") -> None:
         """Load a weights file. Raises UsageError, WeightsError, OutOfMemoryError."""
         weights = weights_file.read(path)
+        self.path, self.device = path, device
         self.info = model_info(weights.metadata.model)
         self.metadata = weights.metadata
         self.fingerprint = weights.fingerprint
@@ -283,12 +284,19 @@ def load(path: Path, device: str = "auto") -> Codec:
     return _load(path.resolve(), stamp, device)
 
 
-def for_model(name: str | None, quality: float | None, weights: Path | None = None, device: str = "auto") -> Codec:
+def for_model(
+    name: str | None, quality: float | None, weights: Path | None = None, device: str = "auto", target: bool = False
+) -> Codec:
     """The codec that `encode -m name -q quality --weights FILE` uses.
 
-    Without a name it is that of the weights, or `lite`. Raises UsageError, WeightsError.
+    Without a name it is that of the weights, or `lite`. With a target in place of a quality, models of one
+    rate per weights file begin in the middle of those there are, see `licodec.search`.
+    Raises UsageError, WeightsError.
     """
     info = model_info(name or LITE)
+    if target and quality is None and not weights and not info.variable_rate:
+        qualities = store.reachable(info)
+        quality = qualities[(len(qualities) - 1) // 2]
     codec = load(weights or store.find(info, quality), device)
     if name and codec.info.name != name:
         raise UsageError(f"{weights} holds weights of {codec.info.name}, not of {name}; leave out -m")

@@ -1,8 +1,13 @@
-"""Finding the quality that meets a size or a PSNR, on the real file."""
+"""Finding the quality that meets a size or a PSNR, on the real file.
+
+Models of variable rate are tried at hundredths of a quality. Of models of one
+rate per weights file the installed weights are tried, and those that can be fetched.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -75,48 +80,73 @@ def encode(
         used, encoded = at_most(codec, picture, most, tile)
     else:
         used, encoded = codec.quality(quality), codec.encode(picture, quality, tile, **options)
-    return Found(used, encoded, psnr(codec, picture, encoded.data) if verify else None)
+    if not verify:
+        return Found(used, encoded)
+    return Found(used, encoded, psnr(_axis(codec).codec(used) if target.given() else codec, picture, encoded.data))
 
 
-def _axis(codec: Codec) -> tuple[int, int]:
-    """Lowest and highest quality, in hundredths. Raises UsageError for fixed-rate models."""
-    if not codec.info.variable_rate:
+@dataclass(frozen=True)
+class Axis:
+    """The qualities that a model can be coded at, ascending, and the codec for each."""
+
+    qualities: Sequence[float]
+    codec: Callable[[float], Codec]
+
+    def encode(self, number: int, picture: Picture, tile: int | None) -> tuple[float, Encoded]:
+        """The picture at the quality of this number, which is given too."""
+        quality = self.qualities[number]
+        return quality, self.codec(quality).encode(picture, quality, tile)
+
+
+def _axis(codec: Codec) -> Axis:
+    """Where to search. Raises UsageError if the codec's weights are a file of their own and have one rate."""
+    info = codec.info
+    if info.variable_rate:
+        hundredths = range(info.qualities[0] * 100, info.qualities[-1] * 100 + 1)
+        return Axis([number / 100 for number in hundredths], lambda quality: codec)
+    from licodec.codec import for_model
+    from licodec.weights import store
+
+    if codec.path.resolve() not in {path.resolve() for path in store.local(info.name, None)}:
         raise UsageError(
-            f"{codec.info.name} has one rate per weights file; a target needs a variable-rate model (lite)"
+            f"{codec.path} has one rate; a target needs a variable-rate model, or installed weights to choose from"
         )
-    return codec.info.qualities[0] * 100, codec.info.qualities[-1] * 100
+    return Axis(store.reachable(info), lambda quality: for_model(info.name, quality, None, codec.device))
 
 
 def at_most(codec: Codec, picture: Picture, size: int, tile: int | None) -> tuple[float, Encoded]:
     """The best quality whose file has at most `size` bytes. Raises InputError if none has."""
-    low, high = _axis(codec)
-    best = codec.encode(picture, low / 100, tile)
-    if len(best.data) > size:
-        raise InputError(f"needs {len(best.data)} bytes at the lowest quality, more than the {size} asked for")
+    axis = _axis(codec)
+    low, high = 0, len(axis.qualities)  # below `low` all fit, from `high` on none does
+    best, smallest = None, 0
     while low < high:
-        middle = (low + high + 1) // 2
-        encoded = codec.encode(picture, middle / 100, tile)
+        middle = (low + high - 1) // 2
+        used, encoded = axis.encode(middle, picture, tile)
         if len(encoded.data) <= size:
-            low, best = middle, encoded
+            low, best = middle + 1, (used, encoded)
         else:
-            high = middle - 1
-    return low / 100, best
+            high, smallest = middle, len(encoded.data)
+    if best is None:
+        raise InputError(f"needs {smallest} bytes at the lowest quality, more than the {size} asked for")
+    return best
 
 
 def at_least(codec: Codec, picture: Picture, wanted: float, tile: int | None) -> tuple[float, Encoded]:
     """The lowest quality whose decoded picture has at least this PSNR. Raises InputError if none has."""
-    low, high = _axis(codec)
-    best = codec.encode(picture, high / 100, tile)
-    if (reached := psnr(codec, picture, best.data)) < wanted:
-        raise InputError(f"reaches {reached:.2f} dB at the highest quality, less than the {wanted:g} asked for")
+    axis = _axis(codec)
+    low, high = 0, len(axis.qualities)  # below `low` none suffices, from `high` on all do
+    best, most = None, 0.0
     while low < high:
-        middle = (low + high) // 2
-        encoded = codec.encode(picture, middle / 100, tile)
-        if psnr(codec, picture, encoded.data) >= wanted:
-            high, best = middle, encoded
+        middle = (low + high - 1) // 2
+        used, encoded = axis.encode(middle, picture, tile)
+        reached = psnr(axis.codec(used), picture, encoded.data)
+        if reached >= wanted:
+            high, best = middle, (used, encoded)
         else:
-            low = middle + 1
-    return high / 100, best
+            low, most = middle + 1, reached
+    if best is None:
+        raise InputError(f"reaches {most:.2f} dB at the highest quality, less than the {wanted:g} asked for")
+    return best
 
 
 def psnr(codec: Codec, picture: Picture, data: bytes) -> float:

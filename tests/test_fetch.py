@@ -178,6 +178,48 @@ def test_a_shared_folder(cloud, tmp_path, picture_file):
     assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
 
 
+def test_a_target_chooses_among_qualities(cloud, tmp_path, picture_file):
+    """Of what can be fetched, and fetches what it tries only; offline, of what is installed."""
+    name, lines = "bmshj2018-hyperprior", ["schema = 1"]
+    for quality in (*range(1, 9), 11):
+        model = small_model(name)
+        model.g_a[-1].weight.data.mul_(3.0**quality)  # finer and finer
+        torch.save({"state_dict": as_compressai(model)}, tmp_path / "zoo.pth.tar")
+        cloud.files[f"/{quality}.pth.tar"] = (tmp_path / "zoo.pth.tar").read_bytes()
+        metric = "ms-ssim" if quality > 10 else "mse"
+        lines += [
+            f"[[models.{name}.weights]]",
+            f"quality = {quality}",
+            "status = 'unpublished'",
+            f"metric = '{metric}'",
+        ]
+        lines.append(f"url = 'https://bucket.example/{quality}.pth.tar'")
+    (tmp_path / "mine.toml").write_text("\n".join(lines))
+    env = cloud.env | {"LICODEC_WEIGHTS": str(tmp_path / "mine.toml")}
+    command = ("encode", picture_file, "-m", name, "-f", "--json")
+
+    def coded(*options: object) -> dict[str, object]:
+        run = licodec(*command, *options, env=env)
+        assert run.returncode == 0, run.stderr.decode()
+        return json.loads(run.stdout)
+
+    best = coded("--target-bpp", 1000)
+    assert best["quality"] == 8  # not 11, which was trained for another metric
+    assert cloud.calls["file"] == 4  # 4, 6, 7 and 8
+    size = coded("-q", 6)["bytes"]
+    assert coded("--target-size", size)["quality"] == 6 and cloud.calls["file"] == 4
+    assert coded("--target-size", size - 1)["quality"] == 5 and cloud.calls["file"] == 5
+    assert coded("--target-psnr", 1, "--verify")["quality"] == 1
+    run = licodec(*command, "--target-size", "10", env=env)
+    assert run.returncode == 1 and b"at the lowest quality" in run.stderr
+    assert licodec("weights", "remove", f"{name}-8", env=env).returncode == 0
+    assert coded("--target-bpp", 1000, "--offline")["quality"] == 7
+    own = Path(env["LICODEC_HOME"]) / "own.safetensors"
+    (own.parent / "weights" / f"{name}-1.safetensors").rename(own)
+    run = licodec(*command, "--weights", own, "--target-size", "9k", env=env)
+    assert run.returncode in (1, 2) and b"has one rate" in run.stderr
+
+
 def test_compressais_zoo(cloud, tmp_path, picture_file):
     """The address is asked of compressai, the file's name promises its sha256, and the long name fits into a .lic."""
     model = small_model("bmshj2018-hyperprior")

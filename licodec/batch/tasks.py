@@ -120,7 +120,9 @@ class Encode(Task):
     def _codec(self) -> Codec:
         from licodec import codec
 
-        return codec.for_model(self.model, self.quality, self.weights, self.device)
+        return codec.for_model(
+            self.model, self.quality, self.weights, self.device, bool(self.target and self.target.given())
+        )
 
     def work(self, job: Job, tiles: Tiles) -> Facts:
         from licodec import codec, imaging, inputs, search

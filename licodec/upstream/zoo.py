@@ -6,6 +6,8 @@ Some files are older than today's names of CompressAI's parts, which its `zoo.pr
 
 from __future__ import annotations
 
+import warnings
+
 from licodec.errors import UsageError, WeightsError
 from licodec.upstream.layouts import PRIOR, Layout, State
 
@@ -32,7 +34,9 @@ def url(model: str, metric: str, which: str) -> str:
         which: the quality's number in the zoo, or "vbr".
     """
     try:
-        from compressai.zoo import image, image_vbr
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what its own dependencies find deprecated
+            from compressai.zoo import image, image_vbr
     except Exception as error:  # also what a torchvision that does not fit torch raises
         raise UsageError(f"compressai, which knows the address, cannot be imported ({error}); reinstall it") from None
     try:

@@ -82,6 +82,23 @@ def find(info: ModelInfo, quality: float | None) -> Path:
     raise WeightsError(_how_to_get(info, wanted, here))
 
 
+def reachable(info: ModelInfo) -> list[int]:
+    """Qualities of a model of fixed rates whose weights are here, or can be fetched; ascending, and so are their rates.
+
+    They are those trained for PSNR, if there are any. Raises WeightsError if there are none at all.
+    """
+    found = {quality for quality in installed(info.name) if quality is not None}
+    online = not network.forbidden()
+    for entry in sources.entries(info.name):
+        published = entry.status == "published"
+        if entry.quality and ((online and (published or entry.fetchable)) or (published and hub.peek(entry))):
+            found.add(entry.quality)
+    if not found:
+        raise WeightsError(_how_to_get(info, info.qualities[0], {}))
+    metrics = {entry.quality: entry.metric for entry in sources.entries(info.name)}
+    return sorted([quality for quality in found if metrics.get(quality, "mse") == "mse"] or found)
+
+
 def _how_to_get(info: ModelInfo, quality: int | None, here: dict[int | None, Path]) -> str:
     wanted = info.name if quality is None else f"{info.name} at quality {quality}"
     others = ", ".join("without quality" if q is None else f"-q {q}" for q in here)
