@@ -1,22 +1,24 @@
-"""`lite`: the bundled default, a small variable-rate model of our own.
+"""`lite`: the bundled default, a small variable-rate model of our own, the third of its line (lite-3).
 
 A picture is cut into 8x8 patches, which a matrix turns into N channels at 1/8
 resolution; depthwise residual blocks refine them; 2x2 of them are merged into M
 channels at 1/16. Both matrices start as the Karhunen-Loeve transform of the
 training pictures (see `init_from_pictures`), so that training starts from a
-block transform codec rather than from noise. The decoder mirrors this. The
+block transform codec rather than from noise. The decoder mirrors this; two small
+convolutions at half resolution then see across the borders of the patches. The
 matrices called `*_basis` hold these transforms and learn slowly (their entries
 are of very different size); a square matrix beside each, which starts as the
 identity and sees channels of similar size, learns at the full rate.
 
-Rate: eight rows of channel gains in the log domain, interpolated between the
-qualities 1 to 8 (gained VAE, Cui et al., CVPR 2021). Entropy model: a hyperprior
+Rate: ten rows of channel gains in the log domain, interpolated between the
+qualities 1 to 10 (gained VAE, Cui et al., CVPR 2021). Entropy model: a hyperprior
 and a quadtree context of four passes (as DCVC-DC, Li et al., CVPR 2023): each
 pass codes one of the four positions of every 2x2 cell, another one in each of
-four channel groups. The context networks run at 1/32, one vector a cell.
+four channel groups. The context networks run at 1/32, one vector per cell.
 
-Cost, thousands of multiplications a pixel: 13.4 for each transform, 3.4 for all
-entropy networks together.
+All that the decoder must reproduce is made of integers (`layers/integer.py`): z and the
+symbols, means in sixteenths, and rows of the table of Gaussians, which the networks
+give directly.
 """
 
 from __future__ import annotations
@@ -24,57 +26,139 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.entropy.tables import SCALES
-from licodec.layers.pointwise import Pointwise, ResidualBlock
+from licodec.layers.bound import lower_bound
+from licodec.layers.integer import (
+    BYTE,
+    STREAM_UNIT,
+    WORD,
+    Entrance,
+    IntegerBlock,
+    TrainableConv,
+    rounded,
+)
 from licodec.models.base import CompressionModel, gaussian_bits
 
-QUALITIES = 8
-LAMBDA_MIN, LAMBDA_MAX = 0.0018, 0.05
+QUALITIES = 10
+LAMBDA_MIN, LAMBDA_MAX = 0.0015, 0.4  # per squared grey level, at qualities 1 and 10
+MU_MIN, MU_MAX = 0.005, 0.2  # bits a pixel per point of SSIMULACRA 2
 # Position of a 2x2 cell that group g codes in pass k is CELL[k ^ g]: diagonal neighbours first.
 CELL = ((0, 0), (1, 1), (0, 1), (1, 0))
+MEAN_UNIT = 1 / 16
+ROW_UNIT = 1 / 16  # in which a head and the quality's table add up to a row
+LOG_SCALE_MIN, LOG_SCALE_STEP = math.log(0.11), math.log(256 / 0.11) / 63  # of the rows, see entropy.tables.SCALES
+MAGNITUDE_MAX = 256  # of y as context; larger ones look the same
+MAGNITUDE_UNIT = math.log1p(MAGNITUDE_MAX) / BYTE
 
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Sizes: N channels at 1/8, M at 1/16 (a multiple of 4), C in the entropy networks."""
+    """Sizes.
+
+    N: channels at 1/8. M: of the latent y, at 1/16, a multiple of 4. C: of the entropy networks.
+    Z: of the hyper latent z. blocks: residual blocks at 1/8 of each transform. P: channels between the
+    two convolutions at half resolution.
+    """
 
     N: int = 160
-    M: int = 320
+    M: int = 448
     C: int = 256
     Z: int = 64
     blocks: int = 6
+    P: int = 16
+
+
+def _along(low: float, high: float, quality: Tensor) -> Tensor:
+    return low * (high / low) ** ((quality - 1) / (QUALITIES - 1))
 
 
 def rate_lambda(quality: Tensor) -> Tensor:
-    """The rate-distortion weight of a quality in [1, 8]: log-spaced 0.0018 to 0.05."""
-    position = (quality - 1) / (QUALITIES - 1)
-    return LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** position
+    """Weight of the mean squared error (of values to 255) at a quality in [1, 10], log-spaced."""
+    return _along(LAMBDA_MIN, LAMBDA_MAX, quality)
 
 
-class QualityTable(nn.Module):
-    """A vector a quality in the log domain, interpolated: quality [B] -> [B, C, 1, 1]."""
+def rate_mu(quality: Tensor) -> Tensor:
+    """Weight of 100 - SSIMULACRA 2 at a quality in [1, 10], log-spaced."""
+    return _along(MU_MIN, MU_MAX, quality)
+
+
+def interpolate(table: Tensor, quality: Tensor) -> Tensor:
+    """Rows of a table [10, C] at qualities [B] in [1, 10]: [B, C, 1, 1]."""
+    position = (quality.to(table.dtype) - 1).clamp(0, QUALITIES - 1)
+    low = position.floor().clamp(max=QUALITIES - 2).long()
+    weight = (position - low)[:, None]
+    return (table[low] * (1 - weight) + table[low + 1] * weight)[:, :, None, None]
+
+
+class Gain(nn.Module):
+    """Channel factors of a quality, log-linear between the whole ones: quality [B] -> [B, C, 1, 1]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.log = nn.Parameter(torch.zeros(QUALITIES, channels))
 
     def forward(self, quality: Tensor) -> Tensor:
-        position = (quality.to(self.log.dtype) - 1).clamp(0, QUALITIES - 1)
-        low = position.floor().clamp(max=QUALITIES - 2).long()
-        weight = (position - low)[:, None]
-        row = self.log[low] * (1 - weight) + self.log[low + 1] * weight
-        return row.exp()[:, :, None, None]
+        return interpolate(self.log, quality).exp()
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, gain: float = 1.0) -> None:
+        super().__init__(in_channels, out_channels, 1)
+        nn.init.normal_(self.weight, std=gain * in_channels**-0.5)
+        nn.init.zeros_(self.bias)
+
+
+class ResidualBlock(nn.Module):
+    """x + p2(LeakyReLU(p1(depthwise3x3(x)))), expansion 2; shape is kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.expand = Pointwise(channels, 2 * channels, gain=1.4)
+        self.reduce = Pointwise(2 * channels, channels, gain=0.1)
+        with torch.no_grad():  # near the identity, so that the first steps see sharp features
+            self.depthwise.weight.mul_(0.5)
+            self.depthwise.weight[:, 0, 1, 1] += 1.0
+            self.depthwise.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.reduce(F.leaky_relu(self.expand(self.depthwise(x)), 0.1))
+
+
+class Overlap(nn.Module):
+    """What lets neighbouring 8x8 patches know of one another: x [B, 3, H, W] -> the same.
+
+    At half resolution, where the four phases are channels; starts as the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(12, channels, 3, padding=1)
+        self.after = nn.Conv2d(channels, 12, 3, padding=1)
+        nn.init.zeros_(self.after.weight)
+        nn.init.zeros_(self.after.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = F.pixel_unshuffle(x, 2)
+        return x + F.pixel_shuffle(self.after(F.leaky_relu(self.before(half), 0.1)), 2)
 
 
 def magnitude_features(y: Tensor) -> Tensor:
     """Signed and unsigned log magnitude, [B, C, H, W] -> [B, 2C, H, W]."""
     magnitude = torch.log1p(y.abs())
     return torch.cat([magnitude * y.sign(), magnitude], 1)
+
+
+def magnitude_table() -> Tensor:
+    """The integers of `log1p(|y|)` for |y| in sixteenths up to 256, [4097]; frozen into weights files."""
+    y = torch.arange(MAGNITUDE_MAX / MEAN_UNIT + 1, dtype=torch.float64) * MEAN_UNIT
+    return (torch.log1p(y) / MAGNITUDE_UNIT).round().float()
 
 
 def split_cells(y: Tensor) -> list[Tensor]:
@@ -97,42 +181,78 @@ def join_cells(parts: list[Tensor]) -> Tensor:
     return y.view(b, m, 2 * h, 2 * w)
 
 
-class LiteContext:
-    """Four passes over the cells; the state is one vector of C channels a cell."""
+class Entropy(nn.Module):
+    """All that the decoder must reproduce: h_s, the four passes, and the tables of the qualities."""
 
-    def __init__(self, model: Lite, z_hat: Tensor, quality: Tensor) -> None:
-        self.entropy = model.entropy
-        self.state = self.entropy.hyper(z_hat)
-        self.sigma = self.entropy.sigma(quality)
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__()
+        c, m = config.C, config.M
+        self.hyper_in = TrainableConv(config.Z, 4 * c, unit=1.0, unit_out=STREAM_UNIT)
+        self.hyper = nn.Sequential(IntegerBlock(c), IntegerBlock(c))
+        self.entrances = nn.ModuleList(Entrance(c) for _ in range(4))
+        self.mean_heads = nn.ModuleList(TrainableConv(c, m, unit_out=1.0, gain=0.1) for _ in range(4))
+        self.row_heads = nn.ModuleList(
+            TrainableConv(c, m, unit_out=ROW_UNIT * LOG_SCALE_STEP, gain=0.1) for _ in range(4)
+        )
+        self.inputs = nn.ModuleList(
+            TrainableConv(2 * m, c, unit=MAGNITUDE_UNIT, unit_out=STREAM_UNIT) for _ in range(3)
+        )
+        self.blocks = nn.ModuleList(IntegerBlock(c) for _ in range(3))
+        self.log_sigma = nn.Parameter(torch.zeros(QUALITIES, m))  # of y, before any context
+        self.z_log_sigma = nn.Parameter(torch.zeros(QUALITIES, config.Z))
+        self.state = nn.Parameter(torch.zeros(QUALITIES, c))  # what the stream starts with beside z
+        self.register_buffer("magnitudes", magnitude_table(), persistent=False)
+
+    def magnitude(self, part: Tensor) -> Tensor:
+        """Integers of the context features of a decoded part (in sixteenths), [B, M, h, w] -> [B, 2M, h, w]."""
+        index = (part.detach() / MEAN_UNIT).abs().clamp(max=MAGNITUDE_MAX / MEAN_UNIT)
+        whole = self.magnitudes[index.round().int()]
+        if torch.is_grad_enabled():
+            smooth = torch.log1p(part.abs()) / MAGNITUDE_UNIT
+            whole = smooth + (whole - smooth).detach()
+        return torch.cat([whole * part.detach().sign(), whole], 1)
+
+    def row(self, offset: Tensor, log_sigma: Tensor) -> Tensor:
+        """Row of the table of Gaussians: a head's sixteenths of rows and the quality's, added and rounded."""
+        base = (log_sigma - LOG_SCALE_MIN) / (LOG_SCALE_STEP * ROW_UNIT) + 0.5 / ROW_UNIT
+        sixteenths = rounded(offset, WORD) + rounded(base, WORD)
+        row = lower_bound(sixteenths * ROW_UNIT - 0.5, 0.0).clamp(max=len(SCALES) - 1)
+        hard = (sixteenths.detach() * ROW_UNIT).floor().clamp(0, len(SCALES) - 1)
+        return row + (hard - row).detach()
+
+
+def scale_of(row: Tensor) -> Tensor:
+    """The scale that a row of the table stands for."""
+    return (LOG_SCALE_MIN + LOG_SCALE_STEP * row).exp()
+
+
+class LiteContext:
+    """Four passes over the cells; the state is one vector of C integers per cell."""
+
+    def __init__(self, entropy: Entropy, z_hat: Tensor, quality: Tensor) -> None:
+        self.entropy = entropy
+        start = rounded(interpolate(entropy.state, quality) / STREAM_UNIT, WORD)
+        stream = rounded(F.pixel_shuffle(entropy.hyper_in(z_hat), 2) + start, WORD)
+        self.stream = entropy.hyper(stream)
+        self.log_sigma = interpolate(entropy.log_sigma, quality)
+        self.sigma = interpolate(entropy.log_sigma.exp(), quality)
         self.parts: list[Tensor] = []
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
-        mean, log_scale = self.entropy.heads[step](self.state).chunk(2, 1)
-        return mean * self.sigma, self.sigma * log_scale.clamp(-8, 8).exp()
+        entropy = self.entropy
+        seen = entropy.entrances[step](self.stream)
+        mean = rounded(entropy.mean_heads[step](seen) * (self.sigma / MEAN_UNIT), WORD * 16) * MEAN_UNIT
+        return mean, scale_of(entropy.row(entropy.row_heads[step](seen), self.log_sigma))
 
     def push(self, step: int, part: Tensor) -> None:
         self.parts.append(part)
         if step < 3:
-            seen = self.entropy.inputs[step](magnitude_features(part))
-            self.state = self.entropy.blocks[step](self.state + seen)
+            entropy = self.entropy
+            seen = rounded(entropy.inputs[step](entropy.magnitude(part)), WORD)
+            self.stream = entropy.blocks[step](rounded(self.stream + seen, WORD))
 
     def y_hat(self) -> Tensor:
         return join_cells(self.parts)
-
-
-class Entropy(nn.Module):
-    """All that the decoder must reproduce: h_s, the four passes and the priors."""
-
-    def __init__(self, config: LiteConfig) -> None:
-        super().__init__()
-        c = config.C
-        self.hyper = nn.Sequential(Pointwise(config.Z, 4 * c), nn.PixelShuffle(2), ResidualBlock(c), ResidualBlock(c))
-        self.heads = nn.ModuleList(Pointwise(c, 2 * config.M, gain=0.1) for _ in range(4))
-        self.inputs = nn.ModuleList(Pointwise(2 * config.M, c) for _ in range(3))
-        self.blocks = nn.ModuleList(ResidualBlock(c) for _ in range(3))
-        self.sigma = QualityTable(config.M)
-        self.z_sigma = QualityTable(config.Z)
-        self.z_mean = nn.Parameter(torch.zeros(config.Z))
 
 
 class Lite(CompressionModel):
@@ -141,10 +261,9 @@ class Lite(CompressionModel):
     name = "lite"
     stride = 64
     padding = "replicate"
-    overlap = 64  # the transforms' receptive field reaches 64 pixels: 6 blocks at 1/8, 1 at 1/16
+    overlap = 128
     overlap_is_all = True
     steps = 4
-    exact = ("entropy",)
     variable_rate = True
     storage = torch.float16
 
@@ -156,19 +275,20 @@ class Lite(CompressionModel):
         self.patch_basis = Pointwise(192, n)
         self.patch = Pointwise(n, n)
         self.analysis = nn.Sequential(*(ResidualBlock(n) for _ in range(config.blocks)))
-        self.gain_in = QualityTable(n)
+        self.gain_in = Gain(n)
         self.merge_basis = Pointwise(4 * n, m)
         self.analysis_deep = ResidualBlock(m)
         self.to_latent = Pointwise(m, m)
-        self.gain = QualityTable(m)
-        self.inverse_gain = QualityTable(m)
+        self.gain = Gain(m)
+        self.inverse_gain = Gain(m)
         self.from_latent = Pointwise(m, m)
         self.synthesis_deep = ResidualBlock(m)
         self.unmerge_basis = Pointwise(m, 4 * n)
-        self.gain_out = QualityTable(n)
+        self.gain_out = Gain(n)
         self.synthesis = nn.Sequential(*(ResidualBlock(n) for _ in range(config.blocks)))
         self.unpatch = Pointwise(n, n)
         self.unpatch_basis = Pointwise(n, 192)
+        self.overlapped = Overlap(config.P)
         self.hyper_in = nn.Sequential(Pointwise(2 * m, c // 2), ResidualBlock(c // 2))
         self.hyper_mid = nn.Sequential(Pointwise(2 * c, c), ResidualBlock(c))
         self.hyper_out = Pointwise(4 * c, config.Z)
@@ -184,33 +304,33 @@ class Lite(CompressionModel):
         merged = self.synthesis_deep(self.from_latent(y_hat * self.inverse_gain(quality)))
         features = F.pixel_shuffle(self.unmerge_basis(merged), 2) * self.gain_out(quality)
         patches = self.unpatch_basis(self.unpatch(self.synthesis(features)))
-        return F.pixel_shuffle(patches, 8) + 0.5
+        return self.overlapped(F.pixel_shuffle(patches, 8)) + 0.5
 
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         low = F.pixel_unshuffle(self.hyper_in(magnitude_features(y)), 2)
-        return self.hyper_out(F.pixel_unshuffle(self.hyper_mid(low), 2))
+        return self.hyper_out(F.pixel_unshuffle(self.hyper_mid(low), 2)).clamp(-BYTE, BYTE)
 
     def split(self, y: Tensor) -> list[Tensor]:
         return split_cells(y)
 
     def context(self, z_hat: Tensor, quality: Tensor) -> LiteContext:
-        return LiteContext(self, z_hat, quality)
+        return LiteContext(self.entropy, z_hat, quality)
 
     def rate_lambda(self, quality: Tensor) -> Tensor:
         return rate_lambda(quality)
 
-    def thresholds(self) -> np.ndarray:
-        # the nearest scale, not the next larger one: 0.4 % fewer bits
-        return np.sqrt(SCALES[:-1] * SCALES[1:])
+    def rate_mu(self, quality: Tensor) -> Tensor:
+        return rate_mu(quality)
 
     def z_offset(self, quality: Tensor) -> Tensor:
-        return self.entropy.z_mean[None, :, None, None]
+        return quality.new_zeros(1, 1, 1, 1)
 
-    def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
-        return torch.bucketize(self.entropy.z_sigma(quality)[0, :, 0, 0], thresholds)
+    def z_scale(self, quality: Tensor) -> Tensor:
+        log_sigma = interpolate(self.entropy.z_log_sigma, quality)
+        return scale_of(self.entropy.row(torch.zeros_like(log_sigma), log_sigma))
 
     def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
-        return gaussian_bits(z, self.z_offset(quality), self.entropy.z_sigma(quality))
+        return gaussian_bits(z, 0.0, self.z_scale(quality))
 
     @torch.no_grad()
     def init_from_pictures(self, patches: Tensor) -> None:
@@ -223,23 +343,27 @@ class Lite(CompressionModel):
         x = F.pixel_unshuffle(patches - 0.5, 8)  # [K, 192, 2, 2]
         basis, deviation = _klt(x.permute(0, 2, 3, 1).reshape(-1, 192), n)
         scale = _half_whitening(deviation)
-        self.patch_basis.weight.copy_(basis.T / scale[:, None])
-        self.unpatch_basis.weight.copy_(basis * scale)
+        _set(self.patch_basis, basis.T / scale[:, None])
+        _set(self.unpatch_basis, basis * scale)
         inner = torch.einsum("kchw,cn->knhw", x, basis)
         inner = F.pixel_unshuffle(inner, 2).flatten(1)  # [K, 4n], channel-major as in analyse
         basis2, deviation2 = _klt(inner, m)
         scale, scale2 = scale.repeat_interleave(4), _half_whitening(deviation2)
-        self.merge_basis.weight.copy_(basis2.T * scale / scale2[:, None])
-        self.unmerge_basis.weight.copy_(basis2 * scale2 / scale[:, None])
+        _set(self.merge_basis, basis2.T * scale / scale2[:, None])
+        _set(self.unmerge_basis, basis2 * scale2 / scale[:, None])
         for layer in (self.patch, self.unpatch, self.to_latent, self.from_latent):
-            layer.weight.copy_(torch.eye(len(layer.weight)))
-        quality = torch.arange(1, QUALITIES + 1, dtype=torch.float32)
+            _set(layer, torch.eye(layer.out_channels))
         # two thirds of the step that is optimal where no symbol is zero (D = step^2 / 12)
+        quality = torch.arange(1, QUALITIES + 1, dtype=torch.float32)
         step = 0.67 * (18 / (rate_lambda(quality) * math.log(2))).sqrt()[:, None]
         log_gain = (255 * scale2 / step).log()
         self.gain.log.copy_(log_gain)
         self.inverse_gain.log.copy_(-log_gain)
-        self.entropy.sigma.log.copy_((255 * deviation2 / step).log().clamp(min=math.log(0.2)))
+        self.entropy.log_sigma.copy_((255 * deviation2 / step).log().clamp(min=math.log(0.2)))
+
+
+def _set(layer: Pointwise, matrix: Tensor) -> None:
+    layer.weight.copy_(matrix[:, :, None, None])
 
 
 def _half_whitening(deviation: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,59 +22,31 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from licodec.files import beside
 from licodec.models.base import CompressionModel
+from licodec.train.config import TrainConfig
 from licodec.train.data import Crops
 from licodec.train.export import export
 from licodec.train.loss import training_loss
+from licodec.train.ssimulacra2 import ssimulacra2
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 WEIGHTS = "weights.safetensors"
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything a run depends on; stored in its checkpoints."""
-
-    model: str = "lite"
-    steps: int = 20_000
-    batch: int = 16
-    crop: int = 128
-    final_crop: int = 256
-    final_share: float = 0.3
-    lr: float = 1e-3
-    lr_min: float = 2e-5
-    warmup: int = 100
-    optimizer: str = "muon"  # for `lite`; the published models were trained with adam at 1e-4
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    rate_lambda: float | None = None
-    metric: str = "mse"
-    precision: str = "auto"
-    quality: int | None = None
-
-    def crops(self, step: int) -> tuple[int, int]:
-        """Batch size and crop size of a step; the pixels a step stay about the same."""
-        if step < self.steps * (1 - self.final_share):
-            return self.batch, self.crop
-        return max(4, self.batch * self.crop**2 // self.final_crop**2), self.final_crop
-
-    def rate(self, step: int) -> float:
-        """Learning rate relative to `lr`: linear warm-up, then half a cosine."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        low = self.lr_min / self.lr
-        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
 def _relative_rate(name: str) -> float:
     """How fast a parameter learns, relative to `lr` (see models/lite.py for the bases)."""
-    if name.endswith((".log", "z_mean")):
+    if name.endswith((".log", "log_sigma")):
         return 3.0
     if name.endswith("quantiles"):
         return 10.0
+    if name.endswith("entrance.multiplier") or ".entrances." in name:
+        return 0.1
     return 0.03 if "_basis." in name else 1.0
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    """Of a linear map or a 1x1 convolution."""
+    return parameter.ndim in (2, 4) and parameter.shape[1] > 1 and parameter[0, 0].numel() == 1
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -83,7 +55,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     matrices = []
     for name, parameter in model.named_parameters():
         rate = _relative_rate(name)
-        if config.optimizer == "muon" and parameter.ndim == 2 and rate == 1.0:
+        if config.optimizer == "muon" and _is_matrix(parameter) and rate == 1.0:
             matrices.append(parameter)
         elif parameter.requires_grad:
             groups.setdefault(rate, []).append(parameter)
@@ -91,8 +63,10 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
         torch.optim.Adam([{"params": p, "lr": rate * config.lr} for rate, p in groups.items()], betas=(0.9, 0.99))
     ]
     if matrices:
+        from timm.optim import Muon
+
         # update RMS matched to Adam's, so that one learning rate serves both
-        optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(matrices, lr=config.lr, nesterov=True, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 
@@ -124,6 +98,7 @@ class Run:
         # the quantiles of a z prior have a loss of their own, which would hide the gradient's norm
         self.clipped = [p for n, p in self.model.named_parameters() if not n.endswith("quantiles")]
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.qualities = (1, 10)
         self.step = 0
 
     def save(self) -> None:
@@ -157,11 +132,11 @@ class Run:
     def train_step(self) -> dict[str, float]:
         """One optimiser step; returns its loss, bpp, PSNR and learning rate."""
         rank = self.accelerator.process_index
-        count, size = self.config.crops(self.step)
+        count, size = self.config.batch, self.config.crop
         x = torch.from_numpy(self.crops.batch(self.step, count, size, rank)).to(self.accelerator.device)
         x = x.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
         torch.manual_seed((self.config.seed << 32) + self.step * 64 + rank)
-        quality = stratified_quality(count).to(x.device)
+        quality = stratified_quality(count, self.qualities).to(x.device)
         factor = self.config.rate(self.step)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -181,26 +156,28 @@ class Run:
             "loss": loss.total.item(),
             "bpp": loss.bpp,
             "psnr": -10 * math.log10(max(loss.mse, 1e-10)),
+            **({} if loss.ssimulacra2 is None else {"ssimulacra2": loss.ssimulacra2}),
             "grad": float(norm),
             "lr": factor * self.config.lr,
         }
 
     @torch.no_grad()
     def validate(self, pictures: list[np.ndarray], qualities: tuple[float, ...]) -> list[dict[str, float]]:
-        """Mean bpp (estimated) and PSNR of the averaged weights at each quality."""
+        """Mean bpp (estimated), PSNR and SSIMULACRA 2 of the averaged weights at each quality."""
         model = self.ema.module.eval()
         rows = []
         for q in qualities:
-            bpp, psnr = [], []
+            found = []
             for picture in pictures:
                 x = centre_crop(picture, model.stride, self.accelerator.device)
                 with self.accelerator.autocast():
                     out = model(x, x.new_full((1,), q))
-                pixels = x.shape[-1] * x.shape[-2]
-                mse = ((out.x_hat.float().clamp(0, 1) * 255).round() / 255 - x).square().mean()
-                bpp.append(out.bits.item() / pixels)
-                psnr.append(-10 * math.log10(max(mse.item(), 1e-10)))
-            rows.append({"quality": q, "val_bpp": float(np.mean(bpp)), "val_psnr": float(np.mean(psnr))})
+                x_hat = (out.x_hat.float().clamp(0, 1) * 255).round() / 255
+                mse = (x_hat - x).square().mean().item()
+                bpp = out.bits.item() / (x.shape[-1] * x.shape[-2])
+                found.append((bpp, -10 * math.log10(max(mse, 1e-10)), ssimulacra2(x_hat, x).item()))
+            names = ("val_bpp", "val_psnr", "val_ssimulacra2")
+            rows.append({"quality": q} | dict(zip(names, np.mean(found, 0).tolist(), strict=True)))
         return rows
 
     def run(
@@ -210,7 +187,7 @@ class Run:
         save_every: int = 500,
         log_every: int = 50,
         validate_every: int = 2000,
-        qualities: tuple[float, ...] = (1.0, 4.0, 8.0),
+        qualities: tuple[float, ...] = (1.0, 4.0, 7.0, 10.0),
     ) -> None:
         """Train to the end; `report(step, row)` is called after every step."""
         sums: dict[str, float] = {}
@@ -239,9 +216,10 @@ class Run:
                 file.write(json.dumps({"step": self.step} | {k: round(v, 6) for k, v in row.items()}) + "\n")
 
 
-def stratified_quality(count: int) -> Tensor:
-    """`count` qualities in [1, 8], one from each of as many equal parts of the range."""
-    return 1 + 7 * (torch.arange(count) + torch.rand(count)) / count
+def stratified_quality(count: int, limits: tuple[int, int]) -> Tensor:
+    """`count` qualities between `limits`, one from each of as many equal parts of the range."""
+    low, high = limits
+    return low + (high - low) * (torch.arange(count) + torch.rand(count)) / count
 
 
 def centre_crop(picture: np.ndarray, multiple: int, device: torch.device) -> Tensor:

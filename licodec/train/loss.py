@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from licodec.train.ssimulacra2 import ssimulacra2
+
 if TYPE_CHECKING:
     from licodec.models.base import CompressionModel, Estimate
-    from licodec.train.loop import TrainConfig
+    from licodec.train.config import TrainConfig
 
 LAMBDA_MIDDLE = 0.0095  # of lite's range: its pictures have weight one
 MS_SSIM_SIDE = 161  # smallest side that five scales of MS-SSIM can do
@@ -23,12 +25,18 @@ class Loss:
     total: Tensor
     bpp: float
     mse: float
+    ssimulacra2: float | None = None
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """255^2 MSE of each picture, [B]."""
+    return 255**2 * (x_hat - x).square().flatten(1).mean(1)
 
 
 def distortion(x_hat: Tensor, x: Tensor, metric: str) -> Tensor:
-    """Of each picture, [B]: 255^2 MSE, or 1 - MS-SSIM."""
+    """Of each picture, [B], for fixed-rate models: 255^2 MSE, or 1 - MS-SSIM."""
     if metric == "mse":
-        return 255**2 * (x_hat - x).square().flatten(1).mean(1)
+        return squared_error(x_hat, x)
     from pytorch_msssim import ms_ssim
 
     return 1 - ms_ssim(x_hat, x, data_range=1.0, size_average=False)
@@ -37,23 +45,30 @@ def distortion(x_hat: Tensor, x: Tensor, metric: str) -> Tensor:
 def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, quality: Tensor, config: TrainConfig) -> Loss:
     """The loss of a batch.
 
-    Of a variable-rate model each picture has the lambda of its quality. Its
+    Of a variable-rate model each picture has the lambda (and mu) of its quality:
+    bpp + share * lambda * 255^2 MSE + (1 - share) * mu * (100 - SSIMULACRA 2). Its
     loss is about proportional to lambda**0.7, so a weight of lambda**-0.5 keeps
     the high rates from drowning the low ones: BD-rate counts relative savings.
     """
     bpp = estimate.bits / (x.shape[-1] * x.shape[-2])
     x_hat = estimate.x_hat.float()
-    loss = distortion(x_hat, x, config.metric)
     lambdas = model.rate_lambda(quality)
+    score = None
     if lambdas is None:
         rate_weight, distortion_weight = model.loss_weights(config.rate_lambda)
-        total = (rate_weight * bpp + distortion_weight * loss).mean()
+        total = (rate_weight * bpp + distortion_weight * distortion(x_hat, x, config.metric)).mean()
     else:
-        total = ((lambdas / LAMBDA_MIDDLE) ** -0.5 * (bpp + lambdas * loss)).mean()
+        share = config.mse_share if config.metric == "ssimulacra2" else 1.0
+        cost = share * lambdas * squared_error(x_hat, x)
+        if share < 1:
+            scores = ssimulacra2(x_hat, x)
+            cost = cost + (1 - share) * model.rate_mu(quality) * (100 - scores)
+            score = scores.mean().item()
+        total = ((lambdas / LAMBDA_MIDDLE) ** -0.5 * (bpp + cost)).mean()
     if estimate.extra is not None:
         total = total + estimate.extra
     if (aux := model.aux_loss()) is not None:
         total = total + aux  # of the quantiles alone, which nothing else moves
     with torch.no_grad():
         mse = (x_hat - x).square().mean().item()
-    return Loss(total, bpp.mean().item(), mse)
+    return Loss(total, bpp.mean().item(), mse, score)
