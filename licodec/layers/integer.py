@@ -13,6 +13,8 @@ gradients; `IntegerConv` holds them. Both run the same arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,37 +33,40 @@ def rounded(x: Tensor, limit: int) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, multiplier: Tensor) -> Tensor:
-    """The product of integers and its multiplier, not yet rounded: [B, in, H, W] -> [B, out, H, W]."""
-    groups = len(weight) // weight.shape[1] if weight.shape[1] == 1 else 1
+    """The product of integers times its multiplier, not yet rounded: [B, in, H, W] -> [B, out, H, W].
+
+    1x1, or 3x3 of each channel with zeros around, as the weight's shape says.
+    """
+    kernel = weight.shape[-1]
     with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=groups) * multiplier[:, None, None]
+        total = F.conv2d(x, weight, bias, padding=kernel // 2, groups=len(weight) if kernel > 1 else 1)
+        return total * multiplier[:, None, None]
 
 
 class IntegerConv(nn.Module):
-    """A convolution with frozen integers; 1x1, or 3x3 of each channel with zeros around.
+    """A convolution with frozen integers.
 
-    Buffers: weight [out, in, k, k] of integers within +-127, bias [out] of integers, multiplier [out].
+    Buffers: weight [out, in or 1, k, k] within +-127 and bias [out], both whole; multiplier [out], float32.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1) -> None:
         super().__init__()
         fan_in = in_channels if kernel == 1 else 1
-        self.register_buffer("weight", torch.zeros(out_channels, fan_in, kernel, kernel))
-        self.register_buffer("bias", torch.zeros(out_channels))
+        self.register_buffer("weight", torch.zeros(out_channels, fan_in, kernel, kernel, dtype=torch.int8))
+        self.register_buffer("bias", torch.zeros(out_channels, dtype=torch.int32))
         self.register_buffer("multiplier", torch.ones(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return convolve(x, self.weight, self.bias, self.multiplier)
 
-    def check(self) -> None:
-        """Raises ValueError unless every sum stays exact in float32 and every value is an integer in range."""
+    def prepare(self) -> None:
+        """Make the integers float32. Raises ValueError if float32 would not add them exactly."""
         weight, bias = self.weight.double(), self.bias.double()
-        whole = bool((weight == weight.round()).all() and (bias == bias.round()).all())
         largest = weight.abs().flatten(1).sum(1) * BYTE + bias.abs()
-        if not whole or not bool((weight.abs() <= BYTE).all()) or not bool((largest < EXACT).all()):
-            raise ValueError("an integer network has weights that float32 does not add exactly")
-        if not bool(self.multiplier.isfinite().all()):
-            raise ValueError("an integer network has a multiplier that is no number")
+        whole = bool((weight == weight.round()).all() and (bias == bias.round()).all())
+        if not whole or not bool((largest < EXACT).all()) or not bool(self.multiplier.isfinite().all()):
+            raise ValueError("an integer network has numbers that float32 does not add exactly")
+        self.weight, self.bias, self.multiplier = weight.float(), bias.float(), self.multiplier.float()
 
 
 class TrainableConv(nn.Module):
@@ -88,7 +93,7 @@ class TrainableConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight and bias as integers, and the multiplier."""
+        """Weight and bias as whole numbers, and the multiplier."""
         scale = self.weight.detach().abs().flatten(1).amax(1).clamp(min=1e-6) / BYTE
         weight = rounded(self.weight / scale[:, None, None, None], BYTE)
         bias = rounded(self.bias / (scale * self.unit), EXACT // 8)
@@ -96,6 +101,27 @@ class TrainableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return convolve(x, *self.integers())
+
+    def room(self) -> IntegerConv:
+        """An `IntegerConv` of the same shape."""
+        out_channels, fan_in, kernel, _ = self.weight.shape
+        return IntegerConv(fan_in, out_channels, kernel)
+
+    @torch.no_grad()
+    def freeze(self) -> IntegerConv:
+        """The convolution of the same integers."""
+        weight, bias, multiplier = self.integers()
+        frozen = self.room()
+        frozen.weight, frozen.bias = weight.to(torch.int8), bias.to(torch.int32)
+        frozen.multiplier = multiplier.float().clone()
+        return frozen
+
+    @torch.no_grad()
+    def thaw(self, frozen: IntegerConv) -> None:
+        """Take the values that frozen integers stand for."""
+        scale = frozen.multiplier.float() * (self.unit_out / self.unit)
+        self.weight.copy_(frozen.weight.float() * scale[:, None, None, None])
+        self.bias.copy_(frozen.bias.float() * scale * self.unit)
 
 
 class Entrance(nn.Module):
@@ -112,15 +138,15 @@ class Entrance(nn.Module):
 class IntegerBlock(nn.Module):
     """A residual block on the stream: depthwise 3x3, expansion to 2C, LeakyReLU of slope 1/8, reduction.
 
-    [B, C, H, W] -> the same, integers within +-32767.
+    [B, C, H, W] -> the same, whole numbers within +-32767.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.entrance = Entrance(channels)
-        self.depthwise = TrainableConv(channels, channels, 3)
-        self.expand = TrainableConv(channels, 2 * channels, gain=1.4)
-        self.reduce = TrainableConv(2 * channels, channels, unit_out=STREAM_UNIT, gain=0.1)
+        self.depthwise: nn.Module = TrainableConv(channels, channels, 3)
+        self.expand: nn.Module = TrainableConv(channels, 2 * channels, gain=1.4)
+        self.reduce: nn.Module = TrainableConv(2 * channels, channels, unit_out=STREAM_UNIT, gain=0.1)
         with torch.no_grad():  # near the identity
             self.depthwise.weight.mul_(0.15)
             self.depthwise.weight[:, 0, 1, 1] += 1.0
@@ -130,3 +156,12 @@ class IntegerBlock(nn.Module):
         wide = self.expand(local)
         wide = rounded(torch.maximum(wide, wide * 0.125), BYTE)  # a power of two: exact
         return rounded(stream + rounded(self.reduce(wide), WORD), WORD)
+
+
+def replace(module: nn.Module, make: Callable[[TrainableConv], IntegerConv]) -> None:
+    """Replace every `TrainableConv` below a module by what `make` gives for it."""
+    for name, child in module.named_children():
+        if isinstance(child, TrainableConv):
+            setattr(module, name, make(child))
+        else:
+            replace(child, make)

@@ -62,8 +62,8 @@ class ModelInfo:
         module, name = self.target.split(":")
         return getattr(importlib.import_module(module), name)
 
-    def build(self, config: dict[str, object]) -> CompressionModel:
-        """A model with untrained weights.
+    def build(self, config: dict[str, object], coding: bool = False) -> CompressionModel:
+        """A model with untrained weights; with `coding`, one that takes the state of a weights file.
 
         Raises:
             TypeError, ValueError: a wrong configuration, or one of absurd size (it may come from a file);
@@ -75,7 +75,8 @@ class ModelInfo:
                 raise ValueError(f"sizes of {self.name} are out of range: {value}")
         cls = self.load_class()
         module = importlib.import_module(cls.__module__)
-        model = cls(getattr(module, f"{cls.__name__}Config")(**config))
+        configured = getattr(module, f"{cls.__name__}Config")(**config)
+        model = cls.for_coding(configured) if coding else cls(configured)
         model.check_contract()
         return model
 
@@ -125,7 +126,7 @@ def _info(name: str) -> ModelInfo:
     if name.endswith("-vbr"):
         return ModelInfo(name, target, title, facts, tuple(range(1, 9)), parameters, variable_rate=True)
     if name == LITE:
-        return ModelInfo(name, target, title, facts, tuple(range(1, 9)), parameters, variable_rate=True)
+        return ModelInfo(name, target, title, facts, tuple(range(1, 11)), parameters, variable_rate=True)
     return ModelInfo(name, target, title, facts, tuple(sorted(e.quality for e in facts.weights)), parameters)
 
 

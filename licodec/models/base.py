@@ -137,6 +137,19 @@ class CodingModel(nn.Module, ABC):
         """
         return {}
 
+    @classmethod
+    def for_coding(cls, config: object) -> Self:
+        """A model whose state is that of a weights file, to be loaded; as a rule that is the model itself."""
+        return cls(config)
+
+    def coding_state(self) -> dict[str, Tensor]:
+        """The tensors of a weights file, floats in the type `storage`."""
+        return {k: v.to(self.storage) if v.is_floating_point() else v for k, v in self.state_dict().items()}
+
+    def load_coding_state(self, state: dict[str, Tensor]) -> None:
+        """Go on training from a weights file. Raises RuntimeError if it does not fit."""
+        self.load_state_dict(state)
+
     def prepare(self) -> Self:
         """Make the model ready to code: eval mode, `exact` parts in float64.
 
@@ -177,6 +190,10 @@ class CompressionModel(CodingModel):
 
     training_only: tuple[str, ...] = ()
 
+    def coding_state(self) -> dict[str, Tensor]:
+        state = super().coding_state()
+        return {k: v for k, v in state.items() if k.split(".")[0] not in self.training_only}
+
     @abstractmethod
     def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
         """-log2 likelihood of (noisy) z, [B, C, H, W]."""
@@ -196,7 +213,11 @@ class CompressionModel(CodingModel):
         """Start from statistics of training patches [K, 3, 16, 16] in [0, 1], if the model does."""
 
     def rate_lambda(self, quality: Tensor) -> Tensor | None:
-        """Weight of the distortion at each quality, [B], of variable-rate models."""
+        """Weight of the squared error at each quality, [B], of variable-rate models."""
+        return None
+
+    def rate_mu(self, quality: Tensor) -> Tensor | None:
+        """Weight of 100 - SSIMULACRA 2 at each quality, [B], of models that are trained for it."""
         return None
 
     def loss_weights(self, rate_lambda: float) -> tuple[float, float]:

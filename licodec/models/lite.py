@@ -23,36 +23,25 @@ give directly.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.entropy.tables import SCALES
-from licodec.layers.bound import lower_bound
-from licodec.layers.integer import (
-    BYTE,
-    STREAM_UNIT,
-    WORD,
-    Entrance,
-    IntegerBlock,
-    TrainableConv,
-    rounded,
-)
+from licodec.layers.integer import BYTE
 from licodec.models.base import CompressionModel, gaussian_bits
+from licodec.models.lite_entropy import MEAN_UNIT, PASSES, QUALITIES, Entropy, interpolate, row_of, scale_of
 
-QUALITIES = 10
 LAMBDA_MIN, LAMBDA_MAX = 0.0015, 0.4  # per squared grey level, at qualities 1 and 10
 MU_MIN, MU_MAX = 0.005, 0.2  # bits a pixel per point of SSIMULACRA 2
 # Position of a 2x2 cell that group g codes in pass k is CELL[k ^ g]: diagonal neighbours first.
 CELL = ((0, 0), (1, 1), (0, 1), (1, 0))
-MEAN_UNIT = 1 / 16
-ROW_UNIT = 1 / 16  # in which a head and the quality's table add up to a row
-LOG_SCALE_MIN, LOG_SCALE_STEP = math.log(0.11), math.log(256 / 0.11) / 63  # of the rows, see entropy.tables.SCALES
-MAGNITUDE_MAX = 256  # of y as context; larger ones look the same
-MAGNITUDE_UNIT = math.log1p(MAGNITUDE_MAX) / BYTE
 
 
 @dataclass(frozen=True)
@@ -84,14 +73,6 @@ def rate_lambda(quality: Tensor) -> Tensor:
 def rate_mu(quality: Tensor) -> Tensor:
     """Weight of 100 - SSIMULACRA 2 at a quality in [1, 10], log-spaced."""
     return _along(MU_MIN, MU_MAX, quality)
-
-
-def interpolate(table: Tensor, quality: Tensor) -> Tensor:
-    """Rows of a table [10, C] at qualities [B] in [1, 10]: [B, C, 1, 1]."""
-    position = (quality.to(table.dtype) - 1).clamp(0, QUALITIES - 1)
-    low = position.floor().clamp(max=QUALITIES - 2).long()
-    weight = (position - low)[:, None]
-    return (table[low] * (1 - weight) + table[low + 1] * weight)[:, :, None, None]
 
 
 class Gain(nn.Module):
@@ -155,12 +136,6 @@ def magnitude_features(y: Tensor) -> Tensor:
     return torch.cat([magnitude * y.sign(), magnitude], 1)
 
 
-def magnitude_table() -> Tensor:
-    """The integers of `log1p(|y|)` for |y| in sixteenths up to 256, [4097]; frozen into weights files."""
-    y = torch.arange(MAGNITUDE_MAX / MEAN_UNIT + 1, dtype=torch.float64) * MEAN_UNIT
-    return (torch.log1p(y) / MAGNITUDE_UNIT).round().float()
-
-
 def split_cells(y: Tensor) -> list[Tensor]:
     """y [B, M, H, W] -> the four parts [B, M, H/2, W/2] that the passes code."""
     groups = y.chunk(4, 1)
@@ -181,75 +156,23 @@ def join_cells(parts: list[Tensor]) -> Tensor:
     return y.view(b, m, 2 * h, 2 * w)
 
 
-class Entropy(nn.Module):
-    """All that the decoder must reproduce: h_s, the four passes, and the tables of the qualities."""
-
-    def __init__(self, config: LiteConfig) -> None:
-        super().__init__()
-        c, m = config.C, config.M
-        self.hyper_in = TrainableConv(config.Z, 4 * c, unit=1.0, unit_out=STREAM_UNIT)
-        self.hyper = nn.Sequential(IntegerBlock(c), IntegerBlock(c))
-        self.entrances = nn.ModuleList(Entrance(c) for _ in range(4))
-        self.mean_heads = nn.ModuleList(TrainableConv(c, m, unit_out=1.0, gain=0.1) for _ in range(4))
-        self.row_heads = nn.ModuleList(
-            TrainableConv(c, m, unit_out=ROW_UNIT * LOG_SCALE_STEP, gain=0.1) for _ in range(4)
-        )
-        self.inputs = nn.ModuleList(
-            TrainableConv(2 * m, c, unit=MAGNITUDE_UNIT, unit_out=STREAM_UNIT) for _ in range(3)
-        )
-        self.blocks = nn.ModuleList(IntegerBlock(c) for _ in range(3))
-        self.log_sigma = nn.Parameter(torch.zeros(QUALITIES, m))  # of y, before any context
-        self.z_log_sigma = nn.Parameter(torch.zeros(QUALITIES, config.Z))
-        self.state = nn.Parameter(torch.zeros(QUALITIES, c))  # what the stream starts with beside z
-        self.register_buffer("magnitudes", magnitude_table(), persistent=False)
-
-    def magnitude(self, part: Tensor) -> Tensor:
-        """Integers of the context features of a decoded part (in sixteenths), [B, M, h, w] -> [B, 2M, h, w]."""
-        index = (part.detach() / MEAN_UNIT).abs().clamp(max=MAGNITUDE_MAX / MEAN_UNIT)
-        whole = self.magnitudes[index.round().int()]
-        if torch.is_grad_enabled():
-            smooth = torch.log1p(part.abs()) / MAGNITUDE_UNIT
-            whole = smooth + (whole - smooth).detach()
-        return torch.cat([whole * part.detach().sign(), whole], 1)
-
-    def row(self, offset: Tensor, log_sigma: Tensor) -> Tensor:
-        """Row of the table of Gaussians: a head's sixteenths of rows and the quality's, added and rounded."""
-        base = (log_sigma - LOG_SCALE_MIN) / (LOG_SCALE_STEP * ROW_UNIT) + 0.5 / ROW_UNIT
-        sixteenths = rounded(offset, WORD) + rounded(base, WORD)
-        row = lower_bound(sixteenths * ROW_UNIT - 0.5, 0.0).clamp(max=len(SCALES) - 1)
-        hard = (sixteenths.detach() * ROW_UNIT).floor().clamp(0, len(SCALES) - 1)
-        return row + (hard - row).detach()
-
-
-def scale_of(row: Tensor) -> Tensor:
-    """The scale that a row of the table stands for."""
-    return (LOG_SCALE_MIN + LOG_SCALE_STEP * row).exp()
-
-
 class LiteContext:
-    """Four passes over the cells; the state is one vector of C integers per cell."""
+    """Four passes over the cells, see `lite_entropy`."""
 
     def __init__(self, entropy: Entropy, z_hat: Tensor, quality: Tensor) -> None:
         self.entropy = entropy
-        start = rounded(interpolate(entropy.state, quality) / STREAM_UNIT, WORD)
-        stream = rounded(F.pixel_shuffle(entropy.hyper_in(z_hat), 2) + start, WORD)
-        self.stream = entropy.hyper(stream)
-        self.log_sigma = interpolate(entropy.log_sigma, quality)
-        self.sigma = interpolate(entropy.log_sigma.exp(), quality)
+        self.integers = entropy.tables(quality)
+        self.stream = entropy.begin(z_hat.float(), self.integers.start)
         self.parts: list[Tensor] = []
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
-        entropy = self.entropy
-        seen = entropy.entrances[step](self.stream)
-        mean = rounded(entropy.mean_heads[step](seen) * (self.sigma / MEAN_UNIT), WORD * 16) * MEAN_UNIT
-        return mean, scale_of(entropy.row(entropy.row_heads[step](seen), self.log_sigma))
+        mean, row = self.entropy.head(step, self.stream, self.integers.factors[step], self.integers.row)
+        return mean * MEAN_UNIT, scale_of(row)
 
     def push(self, step: int, part: Tensor) -> None:
-        self.parts.append(part)
-        if step < 3:
-            entropy = self.entropy
-            seen = rounded(entropy.inputs[step](entropy.magnitude(part)), WORD)
-            self.stream = entropy.blocks[step](rounded(self.stream + seen, WORD))
+        self.parts.append(part.float())
+        if step < PASSES - 1:
+            self.stream = self.entropy.update(step, self.stream, self.parts[-1])
 
     def y_hat(self) -> Tensor:
         return join_cells(self.parts)
@@ -292,7 +215,7 @@ class Lite(CompressionModel):
         self.hyper_in = nn.Sequential(Pointwise(2 * m, c // 2), ResidualBlock(c // 2))
         self.hyper_mid = nn.Sequential(Pointwise(2 * c, c), ResidualBlock(c))
         self.hyper_out = Pointwise(4 * c, config.Z)
-        self.entropy = Entropy(config)
+        self.entropy = Entropy(m, c, config.Z)
 
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         features = self.patch(self.patch_basis(F.pixel_unshuffle(x - 0.5, 8)))
@@ -326,11 +249,43 @@ class Lite(CompressionModel):
         return quality.new_zeros(1, 1, 1, 1)
 
     def z_scale(self, quality: Tensor) -> Tensor:
-        log_sigma = interpolate(self.entropy.z_log_sigma, quality)
-        return scale_of(self.entropy.row(torch.zeros_like(log_sigma), log_sigma))
+        """[B, Z, 1, 1]."""
+        return scale_of(row_of(self.entropy.tables(quality).z_row))
+
+    def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
+        return torch.bucketize(self.z_scale(quality)[0, :, 0, 0].double(), thresholds)
 
     def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
         return gaussian_bits(z, 0.0, self.z_scale(quality))
+
+    def thresholds(self) -> np.ndarray:
+        # half way between the scales, so that those that the entropy model gives are far from all of them
+        return np.sqrt(SCALES[:-1] * SCALES[1:])
+
+    def coding_state(self) -> dict[str, Tensor]:
+        model = copy.deepcopy(self)
+        model.entropy.freeze()
+        return {
+            name: tensor.to(self.storage) if tensor.is_floating_point() and not name.startswith("entropy.") else tensor
+            for name, tensor in model.state_dict().items()
+        }
+
+    @classmethod
+    def for_coding(cls, config: LiteConfig) -> Self:
+        model = cls(config)
+        model.entropy.make_room()
+        return model
+
+    def load_coding_state(self, state: dict[str, Tensor]) -> None:
+        model = self.for_coding(self.config)
+        model.load_state_dict(state)
+        own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("entropy.")}
+        self.load_state_dict(own, strict=False)
+        self.entropy.thaw(model.entropy)
+
+    def prepare(self) -> Self:
+        self.entropy.prepare()
+        return super().prepare()
 
     @torch.no_grad()
     def init_from_pictures(self, patches: Tensor) -> None:
@@ -359,7 +314,7 @@ class Lite(CompressionModel):
         log_gain = (255 * scale2 / step).log()
         self.gain.log.copy_(log_gain)
         self.inverse_gain.log.copy_(-log_gain)
-        self.entropy.log_sigma.copy_((255 * deviation2 / step).log().clamp(min=math.log(0.2)))
+        self.entropy.tables.log_sigma.copy_((255 * deviation2 / step).log().clamp(min=math.log(0.2)))
 
 
 def _set(layer: Pointwise, matrix: Tensor) -> None:

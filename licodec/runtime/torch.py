@@ -128,7 +128,7 @@ class TorchModel:
         info.load_class()  # now, so that tensors of the modules it imports are real
         try:
             with skeleton():  # nothing is allocated or initialised before the shapes are known to fit
-                module = info.build(weights.metadata.config)
+                module = info.build(weights.metadata.config, coding=True)
             module.load_state_dict(weights.float_state(), assign=True)
         except (RuntimeError, TypeError, ValueError) as error:
             if _is_out_of_memory(error):

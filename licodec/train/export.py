@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from licodec.entropy.tables import gaussian_tables
 from licodec.models.base import CompressionModel
 from licodec.weights import file
@@ -19,16 +17,11 @@ def export(
 
     Floats are stored in the model's `storage` type (float16 for `lite`: 0.001 dB).
     """
-    state = {
-        name: tensor.to(model.storage) if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
-        if name.split(".")[0] not in model.training_only
-    }
     metadata = file.Metadata(model.name, asdict(model.config), quality, licence, notes)
     tables = {"y": gaussian_tables()} | model.z_tables()
-    return file.save(path, metadata, state, tables, model.thresholds())
+    return file.save(path, metadata, model.coding_state(), tables, model.thresholds())
 
 
-def load_state(model: torch.nn.Module, path: Path) -> None:
+def load_state(model: CompressionModel, path: Path) -> None:
     """Fill a model from a weights file, for `--init`. Raises WeightsError, RuntimeError."""
-    model.load_state_dict(file.read(path).float_state())
+    model.load_coding_state(file.read(path).float_state())
