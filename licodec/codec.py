@@ -86,14 +86,14 @@ class Codec:
                 raise UsageError(f"these weights serve quality {fixed}, not {asked:g}")
             return float(fixed or 0)
         low, high = self.info.qualities[0], self.info.qualities[-1]
-        asked = 4.0 if asked is None else asked
+        asked = 5.0 if asked is None else asked
         if not low <= asked <= high:
             raise UsageError(f"quality {asked:g} is out of range; {self.info.name} has {low} to {high}")
         return round(asked * 100) / 100
 
     def _grid(self, header: Header) -> Grid:
         stride = self.facts.stride
-        if header.tile % stride or header.overlap % stride:
+        if header.tile % stride or header.overlap % self.model.facts.latent_stride:
             raise CorruptError(f"its tiles do not fit the model {self.info.name}; the file is damaged")
         return Grid(padded(header.height, stride), padded(header.width, stride), header.tile, header.overlap)
 
@@ -132,7 +132,7 @@ class Codec:
         """Code a picture as a .lic file.
 
         Args:
-            quality: 1 to 8 for `lite`; None for the default, or for fixed-rate weights.
+            quality: 1 to 10 for `lite`; None for the default, or for fixed-rate weights.
             tile: side of the tiles in pixels, rounded up to the model's stride; 0 for
                 none; None to choose by the picture's size.
             report: told after each tile how many are done, and of how many.

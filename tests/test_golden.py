@@ -30,6 +30,6 @@ def test_golden_file(path, tmp_path):
 
 
 def test_golden_metadata():
-    parsed = container.read((GOLDEN / "lite-1-tiled.lic").read_bytes())
+    parsed = container.read((GOLDEN / "lite-tiled.lic").read_bytes())
     picture = codec.for_header(parsed.header, None, "cpu").decode(parsed)
     assert (picture.icc, picture.exif, picture.xmp) == (b"profile", b"Exif\0\0", b"<x/>")

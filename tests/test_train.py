@@ -11,7 +11,12 @@ import torch
 from conftest import licodec, render
 from PIL import Image
 
-from licodec.train.loop import TrainConfig, stratified_quality
+from licodec.models.base import Estimate
+from licodec.models.lite import Lite, LiteConfig
+from licodec.train.config import TrainConfig
+from licodec.train.loop import stratified_quality
+from licodec.train.loss import training_loss
+from licodec.train.ssimulacra2 import ssimulacra2
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +27,14 @@ def folder(tmp_path_factory):
     return path
 
 
-ARGUMENTS = ("--batch", 2, "--crop", 64, "--final-crop", 128, "--save-every", 2, "-j", 1)
+ARGUMENTS = ("--batch", 2, "--crop", 64, "--metric", "mse", "--save-every", 2, "-j", 1)
 
 
 def command(folder, out, *more):
     """`licodec train` of a small lite."""
     code = (
         "import licodec.models.lite as lite, functools\n"
-        "lite.LiteConfig.__init__.__defaults__ = (16, 16, 16, 8, 1)\n"
+        "lite.LiteConfig.__init__.__defaults__ = (16, 16, 16, 8, 1, 4)\n"
         "from licodec.cli import main; main()"
     )
     return [sys.executable, "-c", code, "train", folder, "-o", out, *map(str, ARGUMENTS), *map(str, more)]
@@ -65,7 +70,7 @@ def test_loss_falls_and_the_weights_code_pictures(folder, tmp_path):
     losses = [r["loss"] for r in rows if "loss" in r]
     assert len(losses) == 4 and losses[-1] < 0.8 * losses[0]
     measured = [r for r in rows if "val_psnr" in r]
-    assert [r["quality"] for r in measured] == [1, 4, 8]
+    assert [r["quality"] for r in measured] == [1, 4, 7, 10]
     picture = folder / "0.png"
     trained = out / "weights.safetensors"
     coded = licodec("encode", picture, "--weights", trained, "-o", tmp_path / "x.lic", "--verify", "--json")
@@ -74,16 +79,33 @@ def test_loss_falls_and_the_weights_code_pictures(folder, tmp_path):
     assert start.returncode == 0, start.stderr
 
 
+def test_the_loss_mixes_both_distortions():
+    """Of one batch: the share of each distortion, weighted by its quality."""
+    torch.manual_seed(0)
+    model = Lite(LiteConfig(16, 16, 16, 8, 1, 4))
+    x = torch.from_numpy(render(256, 256, 1).copy()).permute(2, 0, 1)[None].float() / 255
+    x_hat = (x + 0.02 * torch.randn_like(x)).requires_grad_()
+    quality = torch.tensor([4.0])
+    found = {}
+    for share in (0.0, 0.3, 1.0):
+        estimate = Estimate(x_hat, torch.zeros(1))
+        config = TrainConfig(metric="ssimulacra2", mse_share=share)
+        found[share] = training_loss(model, estimate, x, quality, config)
+    assert found[0.3].total.item() == pytest.approx(0.7 * found[0.0].total.item() + 0.3 * found[1.0].total.item())
+    assert found[0.3].ssimulacra2 == pytest.approx(ssimulacra2(x_hat, x).item())
+    found[0.3].total.backward()
+    assert float(x_hat.grad.abs().sum()) > 0
+
+
 def test_schedule():
     config = TrainConfig(steps=1000, warmup=100, lr=1e-3, lr_min=1e-5)
     rates = [config.rate(s) for s in range(1000)]
     assert rates[0] == 0.01 and max(rates) == rates[99] == rates[100] == 1
     assert rates[-1] == pytest.approx(0.01, rel=0.01)
-    assert config.crops(0) == (16, 128) and config.crops(999) == (4, 256)
 
 
 def test_qualities_of_a_batch_are_spread():
-    quality = stratified_quality(7)
+    quality = stratified_quality(9, (1, 10))
     assert all(1 + i <= q <= 2 + i for i, q in enumerate(quality.tolist()))
 
 

@@ -17,17 +17,18 @@ def train(
     out: Path = typer.Option(Path("run"), "-o", "--output", help="Folder of the run: checkpoint, log, weights."),
     model: str = typer.Option("lite", "-m", "--model", help="See `licodec models`.", autocompletion=complete_model),
     steps: int = typer.Option(20_000, "--steps", min=1, help="Steps in all, from the run's start."),
-    batch: int = typer.Option(16, "--batch", min=1, help="Crops a step and process."),
-    crop: int = typer.Option(128, "--crop", min=64, help="Side of the crops."),
-    final_crop: int = typer.Option(256, "--final-crop", min=64, help="Side of the crops in the last steps."),
-    final_share: float = typer.Option(0.3, "--final-share", min=0, max=1, help="Share of steps with --final-crop."),
+    batch: int = typer.Option(8, "--batch", min=1, help="Crops a step and process."),
+    crop: int = typer.Option(256, "--crop", min=64, help="Side of the crops."),
     lr: float | None = typer.Option(None, "--lr", help="Highest learning rate. [default: 1e-3, with adam 1e-4]"),
     optimizer: str | None = typer.Option(
         None, "--optimizer", help="muon (with Adam for what is no matrix) or adam. [default: muon for lite]"
     ),
     ema: float = typer.Option(0.999, "--ema", min=0, max=1, help="Decay of the averaged weights."),
     rate_lambda: float | None = typer.Option(None, "--lambda", help="Lambda of the paper (fixed-rate models)."),
-    metric: str = typer.Option("mse", "--metric", help="mse or ms-ssim."),
+    metric: str | None = typer.Option(
+        None, "--metric", help="mse, ms-ssim, or for lite ssimulacra2, mixed with mse. [default: ssimulacra2 for lite]"
+    ),
+    mse_share: float = typer.Option(0.4, "--mse-share", min=0, max=1, help="Share of mse beside ssimulacra2."),
     quality: int | None = typer.Option(None, "-q", "--quality", help="Quality to note in fixed-rate weights."),
     seed: int = typer.Option(0, "--seed", help="Same seed, same run."),
     precision: str = typer.Option("auto", "--precision", help="auto, no (fp32), bf16 or fp16."),
@@ -56,10 +57,12 @@ def train(
 
     from licodec.models import model_info
     from licodec.runtime.torch import use_threads
+    from licodec.train.config import METRICS, TrainConfig
     from licodec.train.data import Crops, load_pictures
     from licodec.train.export import load_state
-    from licodec.train.loop import CHECKPOINT, Run, TrainConfig
+    from licodec.train.loop import CHECKPOINT, Run
     from licodec.train.loss import MS_SSIM_SIDE
+    from licodec.train.ssimulacra2 import FULL_SIDE
 
     use_threads(threads)
     info = model_info(model)
@@ -67,28 +70,32 @@ def train(
         raise UsageError(f"{model} has a fixed rate: say which with --lambda, for instance 0.013")
     optimizer = optimizer or ("muon" if info.variable_rate else "adam")
     lr = lr or (1e-3 if optimizer == "muon" else 1e-4)
-    choices = {"optimizer": ("muon", "adam"), "precision": ("auto", "no", "bf16", "fp16"), "metric": ("mse", "ms-ssim")}
+    metric = metric or ("ssimulacra2" if info.variable_rate else "mse")
+    choices = {"optimizer": ("muon", "adam"), "precision": ("auto", "no", "bf16", "fp16"), "metric": METRICS}
     for option, given in (("optimizer", optimizer), ("precision", precision), ("metric", metric)):
         if given not in choices[option]:
             raise UsageError(f"--{option} is one of {', '.join(choices[option])}, not {given}")
-    if metric == "ms-ssim" and (info.variable_rate or min(crop, final_crop) < MS_SSIM_SIDE):
+    if metric == "ms-ssim" and (info.variable_rate or crop < MS_SSIM_SIDE):
         raise UsageError(f"--metric ms-ssim is for fixed-rate models and crops of at least {MS_SSIM_SIDE}")
+    if metric == "ssimulacra2" and not info.variable_rate:
+        raise UsageError("--metric ssimulacra2 is for lite: published models are trained for mse or ms-ssim")
+    if metric == "ssimulacra2" and crop < FULL_SIDE:
+        raise UsageError(f"--metric ssimulacra2 needs crops of at least {FULL_SIDE}")
     if (out / CHECKPOINT).exists() and not resume:
         raise UsageError(f"{out / CHECKPOINT} exists; go on from it with --resume, or name another folder with -o")
     if resume and not (out / CHECKPOINT).exists():
         raise UsageError(f"{out / CHECKPOINT}: no checkpoint to resume from")
     config = TrainConfig(
-        model=model, steps=steps, batch=batch, crop=crop, final_crop=final_crop, final_share=final_share, lr=lr,
-        optimizer=optimizer, ema=ema, seed=seed, rate_lambda=rate_lambda, metric=metric, precision=precision,
-        quality=quality, lr_min=lr / 50,
+        model=model, steps=steps, batch=batch, crop=crop, lr=lr, optimizer=optimizer, ema=ema, seed=seed,
+        rate_lambda=rate_lambda, metric=metric, mse_share=mse_share, precision=precision, quality=quality,
+        lr_min=lr / 50,
     )  # fmt: skip
     torch.manual_seed(seed)
     net = info.build({})
-    for size in (crop, final_crop):
-        if size % net.stride:
-            raise UsageError(f"crops of {size} do not fit {model}, they must be multiples of {net.stride}")
+    if crop % net.stride:
+        raise UsageError(f"crops of {crop} do not fit {model}, they must be multiples of {net.stride}")
     try:
-        pictures = load_pictures(folder, max(crop, final_crop if final_share else 0))
+        pictures = load_pictures(folder, crop)
         held_out = load_pictures(validate, net.stride) if validate else None
     except ValueError as error:
         raise InputError(str(error)) from None
@@ -142,6 +149,8 @@ class _report:
         for key, value in row.items():
             self.mean[key] = 0.98 * self.mean.get(key, value) + 0.02 * value
         text = f"loss {self.mean['loss']:.4f}  {self.mean['bpp']:.3f} bpp  {self.mean['psnr']:.2f} dB"
+        if "ssimulacra2" in self.mean:
+            text += f"  SSIMULACRA 2 {self.mean['ssimulacra2']:.1f}"
         self.bar.update(self.task, completed=step, description=text)
         if not self.animated and not self.quiet and step % 100 == 0:
             left = self.bar.tasks[0].time_remaining

@@ -53,7 +53,7 @@ class CodingModel(nn.Module, ABC):
     Class attributes without a default, which every model sets:
         name: under which the registry has it.
         stride: a picture's sides are padded to a multiple of this.
-        overlap: pixels around a tile that g_a and g_s see, a multiple of `stride`.
+        overlap: pixels around a tile that g_a and g_s see, a multiple of `latent_stride`.
 
     Attributes that `__init__` sets:
         latent_channels, hyper_channels: channels of y and of z.
@@ -175,8 +175,9 @@ class CodingModel(nn.Module, ABC):
         ]
         wrong += [name for name in ("latent_channels", "hyper_channels", "config") if not hasattr(self, name)]
         wrong += [f"exact: {name}" for name in self.exact if not hasattr(self, name)]
-        if not wrong and (self.overlap % self.stride or self.tile % self.stride or self.stride % self.hyper_stride):
-            wrong = ["overlap and tile must be multiples of stride, stride of hyper_stride"]
+        sizes = ((self.overlap, self.latent_stride), (self.tile, self.stride), (self.stride, self.hyper_stride))
+        if not wrong and any(size % unit for size, unit in sizes):
+            wrong = ["overlap must be a multiple of latent_stride, tile of stride, stride of hyper_stride"]
         if wrong:
             raise TypeError(f"{type(self).__name__} does not keep the contract of models: {', '.join(wrong)}")
 

@@ -38,8 +38,8 @@ from licodec.layers.integer import BYTE
 from licodec.models.base import CompressionModel, gaussian_bits
 from licodec.models.lite_entropy import MEAN_UNIT, PASSES, QUALITIES, Entropy, interpolate, row_of, scale_of
 
-LAMBDA_MIN, LAMBDA_MAX = 0.0015, 0.4  # per squared grey level, at qualities 1 and 10
-MU_MIN, MU_MAX = 0.005, 0.2  # bits a pixel per point of SSIMULACRA 2
+LAMBDA_MIN, LAMBDA_MAX = 0.0015, 1.0  # per squared grey level, at qualities 1 and 10
+MU_MIN, MU_MAX = 0.005, 0.45  # bits a pixel per point of SSIMULACRA 2
 # Position of a 2x2 cell that group g codes in pass k is CELL[k ^ g]: diagonal neighbours first.
 CELL = ((0, 0), (1, 1), (0, 1), (1, 0))
 
@@ -184,7 +184,7 @@ class Lite(CompressionModel):
     name = "lite"
     stride = 64
     padding = "replicate"
-    overlap = 128
+    overlap = 80  # the reach of the synthesis: 6 blocks at 1/8, 1 at 1/16, and 4 pixels of the overlap
     overlap_is_all = True
     steps = 4
     variable_rate = True

@@ -25,7 +25,7 @@ class Facts:
     Attributes:
         stride: a picture's sides are padded to a multiple of this.
         padding: "replicate" (right and bottom), or "centred-zeros".
-        overlap: pixels around a tile that g_a and g_s see, a multiple of `stride`.
+        overlap: pixels around a tile that g_a and g_s see, a multiple of `latent_stride`.
         overlap_is_all: nothing beyond the overlap can change what g_s gives.
         tile: default side of the tiles of big pictures, a multiple of `stride`.
         latent_stride, hyper_stride: pixels to a position of y and of z.

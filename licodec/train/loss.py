@@ -47,8 +47,8 @@ def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, qualit
 
     Of a variable-rate model each picture has the lambda (and mu) of its quality:
     bpp + share * lambda * 255^2 MSE + (1 - share) * mu * (100 - SSIMULACRA 2). Its
-    loss is about proportional to lambda**0.7, so a weight of lambda**-0.5 keeps
-    the high rates from drowning the low ones: BD-rate counts relative savings.
+    loss grows with lambda, so a weight of lambda**-0.4 keeps the high rates
+    from drowning the low ones: BD-rate counts relative savings.
     """
     bpp = estimate.bits / (x.shape[-1] * x.shape[-2])
     x_hat = estimate.x_hat.float()
@@ -64,7 +64,7 @@ def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, qualit
             scores = ssimulacra2(x_hat, x)
             cost = cost + (1 - share) * model.rate_mu(quality) * (100 - scores)
             score = scores.mean().item()
-        total = ((lambdas / LAMBDA_MIDDLE) ** -0.5 * (bpp + cost)).mean()
+        total = ((lambdas / LAMBDA_MIDDLE) ** -0.4 * (bpp + cost)).mean()
     if estimate.extra is not None:
         total = total + estimate.extra
     if (aux := model.aux_loss()) is not None:

@@ -20,6 +20,7 @@ OPSIN_BIAS = 0.0037930732552754493
 C2 = 0.0009
 SIGMA, RADIUS = 1.5, 5
 LEAST_SIDE = 8  # smaller scales are left out
+FULL_SIDE = 256  # of pictures that have all scales
 SCALE_COUNT = 6
 WEIGHTS = (  # [3 channels X, Y, B][6 scales][norm 1, norm 4][SSIM, artefact, lost detail]
     (
@@ -27,7 +28,10 @@ WEIGHTS = (  # [3 channels X, Y, B][6 scales][norm 1, norm 4][SSIM, artefact, lo
         ((0.0, 0.0004371155730107379, 0.0), (1.1041726426657346, 0.00066284834129271, 0.00015231632783718752)),
         ((0.0, 0.0016406437456599754, 0.0), (1.8422455520539298, 11.441172603757666, 0.0)),
         ((0.0007989109436015163, 0.000176816438078653, 0.0), (1.8787594979546387, 10.94906990605142, 0.0)),
-        ((0.0007289346991508072, 0.9677937080626833, 0.0), (0.00014003424285435884, 0.9981766977854967, 0.00031949755934435053)),
+        (
+            (0.0007289346991508072, 0.9677937080626833, 0.0),
+            (0.00014003424285435884, 0.9981766977854967, 0.00031949755934435053),
+        ),
         ((0.0004550992113792063, 0.0, 0.0), (0.0013648766163243398, 0.0, 0.0)),
     ),
     (
@@ -43,7 +47,10 @@ WEIGHTS = (  # [3 channels X, Y, B][6 scales][norm 1, norm 4][SSIM, artefact, lo
         ((0.0, 0.0005313191874358747, 0.0), (0.00016533814161379112, 0.0, 0.0)),
         ((0.0, 0.0, 0.0), (0.0004179171803251336, 0.0017290828234722833, 0.0)),
         ((0.0020827005846636437, 0.0, 0.0), (8.826982764996862, 23.19243343998926, 0.0)),
-        ((95.1080498811086, 0.9863978034400682, 0.9834382792465353), (0.0012286405048278493, 171.2667255897307, 0.9807858872435379)),
+        (
+            (95.1080498811086, 0.9863978034400682, 0.9834382792465353),
+            (0.0012286405048278493, 171.2667255897307, 0.9807858872435379),
+        ),
         ((0.0, 0.0, 0.0), (0.0005130064588990679, 0.0, 0.00010854057858411537)),
     ),
 )
@@ -53,21 +60,21 @@ def ssimulacra2(x_hat: Tensor, x: Tensor) -> Tensor:
     """Scores [B] of decoded pictures, at most 100, from sRGB pictures [B, 3, H, W] in [0, 1].
 
     Gradients flow to `x_hat` alone. 30 is low, 50 medium, 70 high, 90 visually lossless quality.
-    Sides are at least 8 pixels. Computed in float32.
+    Sides are at least 8 pixels (256 for all six scales). Computed in float32.
     """
     with torch.no_grad():
         linear = _linear(x.float())
     linear_hat = _linear(x_hat.float())
-    total = x.new_zeros(len(x), dtype=torch.float32)
+    norms = []
     for scale in range(SCALE_COUNT):
-        if min(linear.shape[-2:]) < LEAST_SIDE:
-            break
         if scale:
             linear, linear_hat = _halved(linear), _halved(linear_hat)
         if min(linear.shape[-2:]) < LEAST_SIDE:
             break
-        weights = torch.tensor([channel[scale] for channel in WEIGHTS], device=x.device)  # [3, 2, 3]
-        total = total + torch.einsum("bcnt,cnt->b", _norms(_xyb(linear_hat), _xyb(linear)), weights)
+        norms.append(_norms(_xyb(linear_hat), _xyb(linear)))
+    # in this order the reference hands out the weights, also where there are fewer than six scales
+    values = torch.stack(norms, 2).flatten(1)  # [B, 3 channels, scales, 2 norms, 3 maps]
+    total = values @ torch.tensor(WEIGHTS, device=x.device).flatten()[: values.shape[1]]
     total = 0.9562382616834844 * total
     total = 2.326765642916932 * total - 0.020884521182843837 * total**2 + 6.248496625763138e-05 * total**3
     return 100 - 10 * total.clamp(min=1e-6) ** 0.6276336467831387
@@ -86,9 +93,9 @@ def _halved(x: Tensor) -> Tensor:
 def _xyb(linear: Tensor) -> Tensor:
     """Linear RGB -> X, Y, B - Y, each shifted and scaled to be positive."""
     mixed = torch.einsum("oc,bchw->bohw", torch.tensor(OPSIN, device=linear.device), linear) + OPSIN_BIAS
-    l, m, s = (mixed ** (1 / 3) - OPSIN_BIAS ** (1 / 3)).unbind(1)
-    y = 0.5 * (l + m)
-    return torch.stack([7 * (l - m) + 0.42, y + 0.01, s - y + 0.55], 1)
+    long, middle, short = (mixed ** (1 / 3) - OPSIN_BIAS ** (1 / 3)).unbind(1)
+    y = 0.5 * (long + middle)
+    return torch.stack([7 * (long - middle) + 0.42, y + 0.01, short - y + 0.55], 1)
 
 
 @functools.lru_cache(maxsize=32)
@@ -125,5 +132,5 @@ def _norms(x_hat: Tensor, x: Tensor) -> Tensor:
     change = (1 + (x_hat - mu_hat).abs()) / edge - 1
     maps = torch.stack([dissimilarity, change.clamp(min=0), (-change).clamp(min=0)], 2)  # [B, 3, 3, H, W]
     mean = maps.mean((-2, -1))
-    fourth = (maps.square().square().mean((-2, -1)) + 1e-20) ** 0.25
+    fourth = (maps.square().square().mean((-2, -1)) + 1e-28) ** 0.25
     return torch.stack([mean, fourth], 2)

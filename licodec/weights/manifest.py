@@ -25,7 +25,7 @@ _BUNDLED_FIELDS = ("file", "size", "sha256", "fingerprint")
 
 # what a text must look like; keys that are not here may be any single line
 PATTERNS = {
-    "metric": r"mse|ms-ssim",
+    "metric": r"mse|ms-ssim|ssimulacra2",
     "status": r"bundled|published|unpublished",
     "repo": r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*",
     "file": r"(?!.*\.\.)[A-Za-z0-9][\w./+-]*\.safetensors",

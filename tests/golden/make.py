@@ -77,10 +77,9 @@ def of_recipe(name: str) -> Callable[[], tuple[codec.Codec, imaging.Picture, dic
 
 
 MAKERS = {
-    "lite-1-rgb": lite_rgb,
-    "lite-1-tiled": lite_tiled,
-    "lite-2-rgb": lite_rgb,
-    "lite-2-deep": lite_deep,
+    "lite-rgb": lite_rgb,
+    "lite-tiled": lite_tiled,
+    "lite-deep": lite_deep,
     "conv-hyperprior": conv_hyperprior,
     **{path.stem: of_recipe(path.stem) for path in HERE.glob("*.recipe")},
 }
