@@ -150,7 +150,7 @@ def test_targets(picture_file, tmp_path):
     ("arguments", "word"),
     [
         (["encode", "PICTURE", "-m", "nonsense"], "nonsense"),
-        (["encode", "PICTURE", "-q", "9"], "out of range"),
+        (["encode", "PICTURE", "-q", "11"], "out of range"),
         (["encode", "PICTURE", "-q", "3", "--target-bpp", "1"], "exclude"),
         (["encode", "PICTURE", "--target-size", "many"], "many"),
         (["encode", "PICTURE", "--device", "abacus"], "abacus"),

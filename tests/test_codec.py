@@ -105,7 +105,7 @@ def test_a_crop_decodes_only_the_tiles_it_needs(tiny):
     part = tiny.decode(parsed, (130, 120, 60, 60), lambda done, total: seen.append((done, total)))
     assert np.abs(part.pixels.astype(int) - whole.pixels[120:180, 130:190]).max() <= 1
     assert (part.alpha == image.alpha[120:180, 130:190]).all()
-    assert seen[-1] == (len(seen), len(seen)) and len(seen) <= 6 < 12
+    assert seen[-1] == (len(seen), len(seen)) and len(seen) <= 9 < 12
     damaged = [*parsed.tiles[:-1], parsed.tiles[-1][:-8] + b"\1" * 8]  # elsewhere
     tiny.decode(container.Container(parsed.header, {}, damaged), (0, 0, 60, 60))
     with pytest.raises(CorruptError, match="tile at 384,256"):
@@ -352,7 +352,7 @@ def test_other_weights_are_refused(tiny):
         licodec.decode(data)
 
 
-@pytest.mark.parametrize("quality", [0.99, 8.01, -1, float("nan")])
+@pytest.mark.parametrize("quality", [0.99, 10.01, -1, float("nan")])
 def test_quality_out_of_range(tiny, quality):
     with pytest.raises(UsageError, match="out of range"):
         tiny.encode(picture(64, 64), quality)
@@ -464,9 +464,9 @@ class Noisy:
         return getattr(self.context, name)
 
 
-@pytest.mark.parametrize(("size", "fails"), [(1e-12, False), (1e-4, True), (1e-2, True)])
+@pytest.mark.parametrize(("size", "fails"), [(1e-12, False), (1e-4, False), (0.1, True)])
 def test_a_decoder_that_rounds_differently(monkeypatch, size, fails):
-    """Noise fifty times that of any machine measured changes nothing; much more is noticed, never shown."""
+    """Integers stand far from where noise could change them; what does change them is noticed, never shown."""
     chosen = codec.load(store.bundled("lite")[-1], "cpu")
     pixels = np.array(Image.open(PICTURES / "astronaut.png"))[:256, :256]
     parsed = container.read(chosen.encode(imaging.Picture(pixels), 5).data)

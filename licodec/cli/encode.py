@@ -17,7 +17,7 @@ PICTURE = "The picture"
 def encode(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders of them, URLs, or - for standard input.")],
     out: str | None = Options.out,
-    quality: float | None = typer.Option(None, "-q", "--quality", help="1 (smallest) to 8 (best). [default: 4]"),
+    quality: float | None = typer.Option(None, "-q", "--quality", help="1 (smallest) to 10 (best). [default: 5]"),
     model: str | None = typer.Option(
         None,
         "-m",
