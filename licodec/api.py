@@ -113,7 +113,12 @@ class Codec:
 
 
 def load(
-    model: str | None = None, quality: float | None = None, *, weights: Name | None = None, device: str = "auto"
+    model: str | None = None,
+    quality: float | None = None,
+    *,
+    weights: Name | None = None,
+    device: str = "auto",
+    precision: str = "float32",
 ) -> Codec:
     """A codec to use again and again; loading it a second time costs nothing.
 
@@ -122,13 +127,15 @@ def load(
         quality: which weights, for models that have one file for each.
         weights: a weights file in place of the installed ones.
         device: `auto`, `cpu` or `cuda[:N]`.
+        precision: `float32`; or `bf16` for g_a and g_s, faster on GPUs and on processors with
+            avx512_bf16 or AMX, and refused on others. It costs 0.02 to 0.1 dB; files stay compatible.
 
     Raises:
         LicodecError: see `licodec.errors`.
     """
     from licodec import codec
 
-    return Codec(codec.for_model(model, quality, Path(weights) if weights else None, device))
+    return Codec(codec.for_model(model, quality, Path(weights) if weights else None, device, precision))
 
 
 def encode(
@@ -138,6 +145,7 @@ def encode(
     *,
     weights: Name | None = None,
     device: str = "auto",
+    precision: str = "float32",
     **options: Unpack[EncodeOptions],
 ) -> bytes:
     """Compress a picture.
@@ -145,7 +153,7 @@ def encode(
     Args:
         image: a Pillow picture; an array, uint8 or uint16, [H, W] or [H, W, 1 to 4], the last of two or
             four channels alpha; or a file of one: its path, its bytes, or open for reading.
-        model, weights, device: see `load`.
+        model, weights, device, precision: see `load`.
         quality, options: see `EncodeOptions`.
 
     Returns:
@@ -157,19 +165,24 @@ def encode(
     from licodec import codec
 
     chosen = codec.for_model(
-        model, quality, Path(weights) if weights else None, device, target=bool(_target(options).given())
+        model, quality, Path(weights) if weights else None, device, precision, bool(_target(options).given())
     )
     return Codec(chosen).encode(image, quality=quality, **options)
 
 
 def decode(
-    file: FileLike, *, weights: Name | None = None, device: str = "auto", **options: Unpack[DecodeOptions]
+    file: FileLike,
+    *,
+    weights: Name | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    **options: Unpack[DecodeOptions],
 ) -> Image.Image:
     """Decompress a .lic file to a Pillow picture (mode L, LA, RGB or RGBA; I;16 for grey of 16 bits).
 
     Args:
         file: its bytes, its path, or open for reading.
-        weights, device: see `load`.
+        weights, device, precision: see `load`.
         options: see `DecodeOptions`.
 
     Pillow has no colour of 16 bits; `decode_array` gives it.
@@ -177,7 +190,7 @@ def decode(
     Raises:
         LicodecError: see `licodec.errors`.
     """
-    return _decode(_bytes(file), options, None, weights, device).to_pil()
+    return _decode(_bytes(file), options, None, weights, device, precision).to_pil()
 
 
 def decode_array(
@@ -186,6 +199,7 @@ def decode_array(
     alpha: bool = False,
     weights: Name | None = None,
     device: str = "auto",
+    precision: str = "float32",
     **options: Unpack[DecodeOptions],
 ) -> np.ndarray:
     """As `decode`, but an array, uint8 or uint16: [H, W, 3], or [H, W] if grey.
@@ -193,7 +207,7 @@ def decode_array(
     Args:
         alpha: if the file has transparency, give it as a further channel.
     """
-    return _array(_decode(_bytes(file), options, None, weights, device), alpha)
+    return _array(_decode(_bytes(file), options, None, weights, device, precision), alpha)
 
 
 def _target(options: EncodeOptions) -> search.Target:
@@ -245,6 +259,7 @@ def _decode(
     chosen: codec.Codec | None,
     weights: Name | None = None,
     device: str = "auto",
+    precision: str = "float32",
 ) -> Picture:
     from licodec import codec, imaging
 
@@ -252,7 +267,7 @@ def _decode(
     header = parsed.header
     most = options.get("max_pixels", imaging.MAX_PIXELS), options.get("max_side", imaging.MAX_SIDE)
     imaging.check_pixels(header.width, header.height, *most)
-    chosen = chosen or codec.for_header(header, Path(weights) if weights else None, device)
+    chosen = chosen or codec.for_header(header, Path(weights) if weights else None, device, precision)
     largest = {"max_tile": options["max_tile"]} if "max_tile" in options else {}
     return chosen.open(parsed, options.get("crop"), **largest).collect()
 

@@ -66,14 +66,14 @@ class Codec:
     """A model with its weights and tables on a device, ready to code."""
 
     @_memory_guard()
-    def __init__(self, path: Path, device: str = "auto") -> None:
+    def __init__(self, path: Path, device: str = "auto", precision: str = "float32") -> None:
         """Load a weights file. Raises UsageError, WeightsError, OutOfMemoryError."""
         weights = weights_file.read(path)
-        self.path, self.device = path, device
+        self.path, self.device, self.precision = path, device, precision
         self.info = model_info(weights.metadata.model)
         self.metadata = weights.metadata
         self.fingerprint = weights.fingerprint
-        self.model = runtime.open_model(weights, device)
+        self.model = runtime.open_model(weights, device, precision)
         self.facts = self.model.facts
         y = weights.tables["y"]
         self.tables = EntropyTables(y, weights.tables.get("z", y))
@@ -271,21 +271,26 @@ def _gather(latents: dict[Box, np.ndarray], seen: Box, stride: int) -> np.ndarra
 
 
 @functools.lru_cache(maxsize=2)
-def _load(path: Path, stamp: int, device: str) -> Codec:
-    return Codec(path, device)
+def _load(path: Path, stamp: int, device: str, precision: str) -> Codec:
+    return Codec(path, device, precision)
 
 
-def load(path: Path, device: str = "auto") -> Codec:
-    """A codec from a weights file; loading the same file again costs nothing."""
+def load(path: Path, device: str = "auto", precision: str = "float32") -> Codec:
+    """A codec from a weights file; loading the same file again costs nothing. See `runtime.open_model`."""
     try:
         stamp = path.stat().st_mtime_ns
     except OSError:
         raise WeightsError(f"{path}: no such file; see `licodec models` for the weights there are") from None
-    return _load(path.resolve(), stamp, device)
+    return _load(path.resolve(), stamp, device, precision)
 
 
 def for_model(
-    name: str | None, quality: float | None, weights: Path | None = None, device: str = "auto", target: bool = False
+    name: str | None,
+    quality: float | None,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    target: bool = False,
 ) -> Codec:
     """The codec that `encode -m name -q quality --weights FILE` uses.
 
@@ -297,12 +302,12 @@ def for_model(
     if target and quality is None and not weights and not info.variable_rate:
         qualities = store.reachable(info)
         quality = qualities[(len(qualities) - 1) // 2]
-    codec = load(weights or store.find(info, quality), device)
+    codec = load(weights or store.find(info, quality), device, precision)
     if name and codec.info.name != name:
         raise UsageError(f"{weights} holds weights of {codec.info.name}, not of {name}; leave out -m")
     return codec
 
 
-def for_header(header: Header, weights: Path | None = None, device: str = "auto") -> Codec:
+def for_header(header: Header, weights: Path | None = None, device: str = "auto", precision: str = "float32") -> Codec:
     """The codec that a file needs. Raises WeightsError if its weights are not here."""
-    return load(weights or store.find_fingerprint(header), device)
+    return load(weights or store.find_fingerprint(header), device, precision)

@@ -111,7 +111,9 @@ def _axis(codec: Codec) -> Axis:
         raise UsageError(
             f"{codec.path} has one rate; a target needs a variable-rate model, or installed weights to choose from"
         )
-    return Axis(store.reachable(info), lambda quality: for_model(info.name, quality, None, codec.device))
+    return Axis(
+        store.reachable(info), lambda quality: for_model(info.name, quality, None, codec.device, codec.precision)
+    )
 
 
 def at_most(codec: Codec, picture: Picture, size: int, tile: int | None) -> tuple[float, Encoded]:

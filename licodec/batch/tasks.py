@@ -45,6 +45,7 @@ class Task:
 
     Attributes:
         threads: of the CPU, for each process; 0 for one a core.
+        precision: of g_a and g_s, see `runtime.open_model`.
         resume: leave out what is done, and what another process is at.
     """
 
@@ -54,6 +55,7 @@ class Task:
     limits: Limits = field(default_factory=Limits)
     force: bool = False
     resume: bool = False
+    precision: str = "float32"
 
     label = ""
 
@@ -120,9 +122,8 @@ class Encode(Task):
     def _codec(self) -> Codec:
         from licodec import codec
 
-        return codec.for_model(
-            self.model, self.quality, self.weights, self.device, bool(self.target and self.target.given())
-        )
+        target = bool(self.target and self.target.given())
+        return codec.for_model(self.model, self.quality, self.weights, self.device, self.precision, target)
 
     def work(self, job: Job, tiles: Tiles) -> Facts:
         from licodec import codec, imaging, inputs, search
@@ -193,7 +194,7 @@ class Decode(Task):
         parsed, size = opened(job.source, parts=self.crop is not None)
         header = parsed.header
         self.limits.check(header.width, header.height)
-        chosen = codec.for_header(header, self.weights, self.device)
+        chosen = codec.for_header(header, self.weights, self.device, self.precision)
         decoding = chosen.open(parsed, self.crop, tiles, self.limits.tile or codec.MAX_TILE)
         with job.target.writing(self.force, job.source if self.preserve else None) as file:
             warnings = output.write(decoding, format_name, file)
@@ -230,7 +231,7 @@ class Verify(Task):
         header = parsed.header
         if not self.fast:
             self.limits.check(header.width, header.height)
-            chosen = codec.for_header(header, self.weights, self.device)
+            chosen = codec.for_header(header, self.weights, self.device, self.precision)
             for _ in chosen.open(parsed, None, tiles, self.limits.tile or codec.MAX_TILE).strips:
                 pass
         return {

@@ -72,16 +72,19 @@ class Model:
     name: str
     setting: float
     device: str
+    precision: str = "float32"
     in_process = True
 
     def __post_init__(self) -> None:
         self.path = store.find(model_info(self.name), self.setting)
         self.identity = weights_file.read_header(self.path).fingerprint.hex()
+        if self.precision != "float32":
+            self.identity += f"-{self.precision}"
 
     @property
     def codec(self) -> codec.Codec:
         """The loaded codec; `load` keeps the last ones, so a long list of models does not fill the memory."""
-        return codec.load(self.path, self.device)
+        return codec.load(self.path, self.device, self.precision)
 
     def encode(self, pixels: np.ndarray) -> tuple[bytes, float | None]:
         encoded = self.codec.encode(imaging.Picture(pixels), self.setting)
@@ -277,7 +280,7 @@ def parse_command(text: str) -> list[Command]:
     return [Command(name.strip(), setting, *calls) for setting in settings or [0.0]]
 
 
-def models(names: list[str], qualities: list[float], device: str) -> Iterator[Model]:
+def models(names: list[str], qualities: list[float], device: str, precision: str = "float32") -> Iterator[Model]:
     """All of our codecs to measure; a fixed-rate model at those qualities that it has.
 
     Raises UsageError, WeightsError.
@@ -288,7 +291,7 @@ def models(names: list[str], qualities: list[float], device: str) -> Iterator[Mo
         if not own:
             raise UsageError(f"{name} has none of the qualities asked for; it has {info.qualities}")
         for quality in own:
-            yield Model(name, quality, device)
+            yield Model(name, quality, device, precision)
 
 
 def rivals(against: list[str]) -> Iterator[Rival | Command]:

@@ -29,6 +29,7 @@ def bench(
     repeat: int = typer.Option(1, "--repeat", min=1, help="Repetitions; times are medians."),
     crops: int = typer.Option(8, "--crops", min=0, help="Pictures to show side by side, the worst and the best."),
     device: str = Options.device,
+    precision: str = Options.precision,
     threads: int = Options.threads,
     quiet: bool = Options.quiet,
 ) -> None:
@@ -63,7 +64,7 @@ def bench(
     pictures = run.Pictures(files_below(folder, suffixes()), folder)
     if not pictures.paths:
         raise UsageError(f"{folder}: no pictures found")
-    measured = [*codecs.models(_names(models), parse_qualities(qualities), device), *codecs.rivals(against)]
+    measured = [*codecs.models(_names(models), parse_qualities(qualities), device, precision), *codecs.rivals(against)]
     failed: list[Path] = []
 
     def complain(path: Path, reason: str) -> None:

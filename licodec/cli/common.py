@@ -88,6 +88,13 @@ class Options:
         False, "--offline", callback=network.forbid, rich_help_panel=SYSTEM, help="Download no weights."
     )
     device = typer.Option("auto", "--device", rich_help_panel=SYSTEM, help="auto, cpu, cuda or cuda:N.")
+    precision = typer.Option(
+        "float32",
+        "--precision",
+        rich_help_panel=SYSTEM,
+        help="float32, or bf16 for the transforms alone: files stay compatible, 1.3 (DCAE) to 1.5 (TCM) times as "
+        "fast in all, about 0.1 dB less at 36 dB. Refused on processors without avx512_bf16 or AMX: slower there.",
+    )
     threads = typer.Option(
         0, "-j", "--threads", min=0, rich_help_panel=SYSTEM, help="CPU threads of each process; 0 shares the cores."
     )

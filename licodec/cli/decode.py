@@ -29,6 +29,7 @@ def decode(
     weights: Path | None = Options.weights,
     offline: bool = Options.offline,
     device: str = Options.device,
+    precision: str = Options.precision,
     threads: int = Options.threads,
     as_json: bool = Options.as_json,
     quiet: bool = Options.quiet,
@@ -51,7 +52,7 @@ def decode(
         raise UsageError("--json and the picture itself cannot both go to standard output; name a file with -o")
     area = parse_crop(crop) if crop is not None else None
     limits = tasks.Limits(max_pixels, max_side, max_tile)
-    task = tasks.Decode(weights, device, threads, limits, force, resume, area, preserve)
+    task = tasks.Decode(weights, device, threads, limits, force, resume, precision, area, preserve)
     run(todo, task, Manner(jobs, timeout, max_memory, report, ray, as_json, quiet, verbose))
 
 

@@ -68,6 +68,7 @@ def encode(
     weights: Path | None = Options.weights,
     offline: bool = Options.offline,
     device: str = Options.device,
+    precision: str = Options.precision,
     threads: int = Options.threads,
     as_json: bool = Options.as_json,
     quiet: bool = Options.quiet,
@@ -92,8 +93,9 @@ def encode(
     todo = plan(inputs, out, kinds.suffixes(), ".lic", again=".lic")
     if as_json and todo.streams():
         raise UsageError("--json and the file itself cannot both go to standard output; name a file with -o")
+    limits = tasks.Limits(max_pixels, max_side, max_tile)
     task = tasks.Encode(
-        weights, device, threads, tasks.Limits(max_pixels, max_side, max_tile), force, resume, model, quality, target,
+        weights, device, threads, limits, force, resume, precision, model, quality, target,
         tile, kinds_of_metadata(strip), frame, verify, bool(verbose), preserve, delete_source,
     )  # fmt: skip
     if delete_source:

@@ -41,5 +41,5 @@ def verify(
 
     todo = plan(inputs, None, {".lic"}, None)
     limits = tasks.Limits(max_pixels, max_side, max_tile)
-    task = tasks.Verify(weights, device, threads, limits, force, resume, fast)
+    task = tasks.Verify(weights, device, threads, limits, force, resume, fast=fast)
     run(todo, task, Manner(jobs, timeout, max_memory, report, ray, as_json, quiet, verbose))

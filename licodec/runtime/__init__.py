@@ -117,17 +117,19 @@ def threads() -> int:
     return _threads
 
 
-def open_model(weights: Weights, device: str = "auto") -> Model:
+def open_model(weights: Weights, device: str = "auto", precision: str = "float32") -> Model:
     """The model of a weights file on a device.
 
     Args:
         device: `auto`, `cpu` or `cuda[:N]`.
+        precision: of g_a and g_s: `float32`, or `bf16` where the processor has it. What the entropy
+            coder depends on is the same in both, so either decodes the other's files.
 
     Raises:
-        UsageError: no such device.
+        UsageError: no such device, or no such precision on it.
         WeightsError: the weights do not fit their model.
         OutOfMemoryError: memory does not suffice.
     """
     from licodec.runtime.torch import TorchModel
 
-    return TorchModel.load(weights, device)
+    return TorchModel.load(weights, device, precision)
