@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import ssl
 import threading
@@ -31,7 +32,7 @@ class Cloud:
     """Files by their Drive id, or by their path in the bucket.
 
     Attributes:
-        folders: by id, names with the ids of files.
+        folders: by id, names with the ids of files; those of Seafile have paths for names.
         page: served in place of every file's contents.
         status: answered to every request for a file, if not 0.
         die_after: one a transfer: end after so many bytes.
@@ -108,8 +109,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self._file(query["id"], {"Content-Disposition": 'attachment; filename="ckpt.pth.tar"'})
         elif self.owner.page is not None:
             self._html(self.owner.page)
+        elif match := re.fullmatch(r"/api/v2.1/share-links/(\w+)/dirents/", url.path):
+            self._send(200, self._seafile(match[1], query["path"]), {"Content-Type": "application/json"})
+        elif match := re.fullmatch(r"/d/(\w+)/files/", url.path):
+            self._file(self.owner.folders[match[1]][query["p"]], {})
         else:
             self._file(url.path, {})
+
+    def _seafile(self, token: str, folder: str) -> bytes:
+        """What lies in a folder of a share."""
+        files = self.owner.folders[token]
+        inner = {f"{folder}{path.removeprefix(folder).split('/')[0]}/" for path in files
+                 if path.startswith(folder) and "/" in path.removeprefix(folder)}  # fmt: skip
+        entries = [{"is_dir": True, "folder_path": path} for path in sorted(inner)]
+        entries += [{"is_dir": False, "file_path": path} for path in files if path.rpartition("/")[0] + "/" == folder]
+        return json.dumps({"dirent_list": entries}).encode()
 
     def _folder(self, name: str) -> str:
         links = [

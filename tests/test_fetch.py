@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -239,6 +242,51 @@ def test_compressais_zoo(cloud, tmp_path, picture_file):
     lic = picture_file.with_suffix(".lic")
     assert licodec("decode", lic, "-f", env=cloud.env).returncode == 0
     assert json.loads(licodec("info", "--json", lic).stdout)["model"] == "bmshj2018-hyperprior"
+
+
+def test_a_seafile_share(cloud, tmp_path, picture_file):
+    """As NJU Box's: the file is found by a pattern that exactly one matches."""
+    cloud.folders["0123abcd"] = {"/mse/q1.pth.tar": DRIVE, "/mse/q2.pth.tar": "x", "/ms-ssim/q1.pth.tar": "x"}
+    facts = {"url": None, "seafile_folder": "https://bucket.example/d/0123abcd/"}
+    manifest(cloud, tmp_path, **facts, checkpoint_names=["q1*", "mse/q1*"])
+    run = licodec("encode", picture_file, *ENCODE, env=cloud.env)
+    assert run.returncode == 0 and "from https://bucket.example/d/0123abcd/ (" in run.stderr.decode(), run.stderr
+    manifest(cloud, tmp_path, **facts, checkpoint_names=["q1*"])
+    fetch = ("weights", "fetch-upstream", "conv-hyperprior", "-f")
+    refused(licodec(*fetch, env=cloud.env), "--file: ms-ssim/q1.pth.tar, mse/q1.pth.tar, q2.pth.tar", code=2)
+    assert licodec(*fetch, "--file", "mse/q1.pth.tar", env=cloud.env).returncode == 0
+    cloud.page = "<html><title>Sign in</title></html>"
+    refused(licodec(*fetch, env=cloud.env), "does not answer as a Seafile share does")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_of_all_qualities(kind, cloud, tmp_path, picture_file, checkpoint):
+    """It is fetched once; what cannot be used of the others is left out."""
+    packed = io.BytesIO()
+    files = {"experiments/e_q1/checkpoints/best.pth.tar": checkpoint, "experiments/e_q2/best.pth.tar": b"damaged"}
+    if kind == "zip":
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    cloud.files["/all"] = packed.getvalue()
+    entry = "[[models.conv-hyperprior.weights]]\nquality = {q}\nstatus = 'unpublished'\n"
+    entry += "url = 'https://bucket.example/all'\ncheckpoint_names = ['*e_q{q}/*best*']\n"
+    (tmp_path / "mine.toml").write_text("schema = 1\n" + "".join(entry.format(q=q) for q in (1, 2)))
+    cloud.env["LICODEC_WEIGHTS"] = str(tmp_path / "mine.toml")
+    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+    assert cloud.calls["file"] == 1 and not list((tmp_path / "home/downloads").iterdir())
+    rows = json.loads(licodec("weights", "list", "conv-hyperprior", "--json", env=cloud.env).stdout)
+    assert [row["quality"] for row in rows if row["status"] == "installed"] == [1]
+    assert rows[0]["checkpoint_sha256"] == hashlib.sha256(cloud.files["/all"]).hexdigest()
+    cloud.files["/all"] = cloud.files["/all"][: len(checkpoint) // 3]  # and a damaged one
+    run = licodec("weights", "fetch-upstream", "conv-hyperprior", "-q", "1", "-f", "--accept-new", env=cloud.env)
+    refused(run, "archive")
 
 
 def test_two_at_once_fetch_once(cloud, tmp_path):

@@ -70,10 +70,10 @@ def encode(picture_file: Path, env: dict[str, str]):
     return licodec("encode", picture_file, "-m", "conv-hyperprior", "-q", "1", "-f", env=env)
 
 
-def refused(run, *words: str) -> None:
-    """The run ended with one line that has these words, and exit code 5."""
+def refused(run, *words: str, code: int = 5) -> None:
+    """The run ended with one line that has these words, and this exit code."""
     lines = [line for line in run.stderr.decode().splitlines() if line.startswith("licodec:")]
-    assert run.returncode == 5 and len(lines) == 1, run.stderr.decode()
+    assert run.returncode == code and len(lines) == 1, run.stderr.decode()
     assert all(word in lines[0] for word in words), lines
 
 

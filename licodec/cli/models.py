@@ -20,7 +20,7 @@ def models(as_json: bool = typer.Option(False, "--json", help="Print JSON, one l
         return
     for row in rows:
         count = f"{row['parameters']:,} parameters" if row["parameters"] else "size unknown"
-        print(f"{row['model']:<17} -q {row['qualities']:<16} {count:<23} {row['weights']:<14} {row['licence']}")
+        print(f"{row['model']:<24} -q {row['qualities']:<16} {count:<23} {row['weights']:<14} {row['licence']}")
         if row["get"]:
-            print(f"    {row['get']}")
+            print(f"    fetched when it is first used, or by: {row['get']}")
         print(f"    {row['title']}" + (f"; {row['paper']}" if row["paper"] else ""))

@@ -8,6 +8,7 @@ manifest, or the one in the name of a file of CompressAI's zoo, comes before tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ def source_of(entry: Entry, name: str | None = None) -> str:
     if entry.zoo:
         return f"compressai:{entry.model}/{entry.metric}/{entry.zoo}"
     file = name or entry.checkpoint or (entry.checkpoint_names[0] if entry.checkpoint_names else "")
-    return f"{drive.address(entry)}#{file}" if entry.google_drive_folder else drive.address(entry)
+    return f"{drive.address(entry)}#{file}" if entry.in_folder else drive.address(entry)
 
 
 def record_of(entry: Entry) -> Record | None:
@@ -93,7 +94,7 @@ def install(entry: Entry, name: str | None = None, again: bool = False, accept_n
             return Installed(target, entry, file.read_header(target).fingerprint.hex())
         checkpoint = drive.download(entry, paths.home() / "downloads", name, licence_of(entry))
         try:
-            return _convert(entry, name, checkpoint, target, accept_new)
+            return _take(entry, name, checkpoint, accept_new)
         finally:
             checkpoint.unlink(missing_ok=True)
 
@@ -105,22 +106,43 @@ def licence_of(entry: Entry) -> str:
     return entry.licence or model_info(entry.model).licence
 
 
-def _convert(entry: Entry, name: str | None, checkpoint: Path, target: Path, accept_new: bool) -> Installed:
-    from licodec.upstream.convert import convert
-
+def _take(entry: Entry, name: str | None, checkpoint: Path, accept_new: bool) -> Installed:
+    """Check what was downloaded, and install what is in it."""
     source = source_of(entry, name)
     found = Record(source, checkpoint.stat().st_size, sha256(checkpoint), date.today().isoformat())
     _check(entry, found, accept_new)
     try:
-        converted = convert(checkpoint, entry.model, entry.quality)
-        converted.notes["source_file"] = name or entry.checkpoint or drive.address(entry).rpartition("/")[2]
-        fingerprint = converted.save(target, licence_of(entry))
+        made = _unpack(entry, name, checkpoint) if entry.in_archive else _convert(entry, name, checkpoint)
     except LicodecError as error:
-        raise WeightsError(f"the checkpoint of {entry.label}: {error}; {drive.by_hand(entry, drive.address(entry))}"
-                           ) from None  # fmt: skip
+        raise WeightsError(
+            f"what {drive.address(entry)} gives as the checkpoint of {entry.label} is not used: {error}"
+        ) from None
     _write_down(found, accept_new)  # only what proved to be a checkpoint
-    entry = replace(entry, checkpoint_size=found.size, checkpoint_sha256=found.sha256)
-    return Installed(target, entry, fingerprint.hex())
+    return replace(made, entry=replace(entry, checkpoint_size=found.size, checkpoint_sha256=found.sha256))
+
+
+def _convert(entry: Entry, name: str | None, checkpoint: Path) -> Installed:
+    from licodec.upstream.convert import convert
+    from licodec.weights import store
+
+    target = store.place(entry.model, entry.quality)
+    converted = convert(checkpoint, entry.model, entry.quality)
+    converted.notes["source_file"] = name or entry.checkpoint or drive.address(entry).rpartition("/")[2]
+    return Installed(target, entry, converted.save(target, licence_of(entry)).hex())
+
+
+def _unpack(entry: Entry, name: str | None, archive: Path) -> Installed:
+    """Install an entry's weights from an archive, and those of all others that are in it, lest it be fetched again."""
+    from licodec.weights import folders, sources, store
+
+    with folders.member(archive, entry, name) as file:
+        made = _convert(entry, name, file)
+    for other in sources.entries(entry.model):
+        fits = other.in_archive and drive.address(other) == drive.address(entry)
+        if fits and not store.place(other.model, other.quality).exists():
+            with contextlib.suppress(UsageError, WeightsError), folders.member(archive, other, None) as file:
+                _convert(other, None, file)
+    return made
 
 
 def _check(entry: Entry, found: Record, accept_new: bool) -> None:

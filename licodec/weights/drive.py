@@ -1,8 +1,7 @@
 """The transport of the authors' own checkpoints: Google Drive, buckets, and plain web servers.
 
 gdown does the transfer: confirmation pages, retries, resumption. Here its ways
-to fail become one line each, a page that comes in place of a file is noticed,
-and the name of a file in a shared folder is found.
+to fail become one line each, and a page that comes in place of a file is noticed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from licodec.errors import LicodecError, UsageError, WeightsError
-from licodec.weights import network, sources
+from licodec.weights import folders, network, sources
 from licodec.weights.manifest import Entry
 
 CHECKPOINT_MAX = 8 << 30  # bytes; the largest released one has 1.5 GB
@@ -46,6 +45,8 @@ def address(entry: Entry) -> str:
         return f"https://drive.google.com/file/d/{entry.google_drive}"
     if entry.google_drive_folder:
         return f"https://drive.google.com/drive/folders/{entry.google_drive_folder}"
+    if entry.seafile_folder:
+        return entry.seafile_folder
     if entry.zoo:
         from licodec.upstream.zoo import url
 
@@ -70,8 +71,9 @@ def download(entry: Entry, folder: Path, name: str | None = None, licence: str =
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{entry.model}-{entry.quality or 'all'}.ckpt"
     with _clear_errors(entry, source):
-        if entry.google_drive_folder:
-            where = {"id": _in_folder(entry, name)}
+        if entry.google_drive_folder or entry.seafile_folder:
+            found = folders.listed(entry, _certificates())
+            where = found[folders.choose(found, entry, name, "a folder")]
         else:
             where = {"id": entry.google_drive} if entry.google_drive else {"url": source}
         transfer = _Transfer(f"the authors' checkpoint of {entry.label}", source, licence)
@@ -237,23 +239,3 @@ def _plain(text: str) -> str:
     """Text without tags, entities and line ends; it comes from outside."""
     text = html.unescape(re.sub(r"<[^>]*>", "", text))
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _in_folder(entry: Entry, name: str | None) -> str:
-    """The Google Drive id of a file in a shared folder. Raises UsageError if it is not there or not known."""
-    import gdown
-
-    wanted = [name] if name else [entry.checkpoint] if entry.checkpoint else list(entry.checkpoint_names)
-    listed = gdown.download_folder(
-        id=entry.google_drive_folder, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT,
-        verify=_certificates(),
-    )  # fmt: skip
-    files = {Path(file.path).name: file.id for file in listed}
-    for candidate in wanted:
-        if candidate in files:
-            return files[candidate]
-    missing = f"{' or '.join(wanted)} is not in it" if wanted else "which one it is, is not known"
-    raise UsageError(
-        f"the authors share a folder, and {missing}; name the file to `licodec weights fetch-upstream {entry.label}` "
-        f"with --file: {', '.join(sorted(files))}"
-    )

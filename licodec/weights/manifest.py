@@ -38,6 +38,7 @@ PATTERNS = {
     "google_drive": r"[\w-]{10,}",
     "google_drive_folder": r"[\w-]{10,}",
     "source": r"https?://\S+|",
+    "seafile_folder": r"https?://[^/\s]+/d/[0-9a-f]+/?",
     "url": r"https?://\S+",
 }
 
@@ -53,9 +54,10 @@ class Entry:
         fingerprint: of its tensors, which .lic files name; 16 hex digits.
         licence: where it differs from the model's.
         checkpoint: the authors' name for their file.
-        checkpoint_names: what it may be called, best first, where the authors share a folder and do not say.
+        checkpoint_names: patterns of what it may be called, best first, where the authors share a folder
+            and do not say, or one archive of all: the first that exactly one file matches.
         checkpoint_size, checkpoint_sha256: of the authors' file, in bytes.
-        google_drive, google_drive_folder, url: where the authors put it.
+        google_drive, google_drive_folder, seafile_folder, url: where the authors put it.
         zoo: which weights of its zoo compressai downloads for the model and `metric`: "3", "vbr".
         kodak: published by the authors, {"bpp": ..., "psnr": ...} or {"bpp": ..., "ms_ssim_db": ...}.
         measured: the same by `licodec bench`, and "set".
@@ -79,6 +81,7 @@ class Entry:
     checkpoint_sha256: str | None = None
     google_drive: str | None = None
     google_drive_folder: str | None = None
+    seafile_folder: str | None = None
     url: str | None = None
     zoo: str | None = None
     kodak: Mapping[str, float] | None = None
@@ -93,7 +96,17 @@ class Entry:
     @property
     def fetchable(self) -> bool:
         """Whether `licodec weights fetch-upstream` can get it."""
-        return bool(self.google_drive or self.google_drive_folder or self.url or self.zoo)
+        return bool(self.google_drive or self.url or self.zoo or self.in_folder)
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether the authors share a folder."""
+        return bool(self.google_drive_folder or self.seafile_folder)
+
+    @property
+    def in_archive(self) -> bool:
+        """Whether the authors share one archive of several checkpoints."""
+        return bool(self.checkpoint_names) and not self.in_folder
 
 
 @dataclass(frozen=True)
@@ -220,8 +233,8 @@ def _texts(table: dict[str, object], known: set[str], place: str) -> dict[str, s
 
 
 def _names(value: object, place: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, str) and v.isprintable() and "/" not in v for v in value):
-        raise ValueError(f"{place}: checkpoint_names should be a list of file names")
+    if not isinstance(value, list) or not all(isinstance(v, str) and v.isprintable() for v in value):
+        raise ValueError(f"{place}: checkpoint_names should be a list of patterns")
     return tuple(value)
 
 
