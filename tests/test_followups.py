@@ -100,6 +100,31 @@ def test_neighbourhood_attention_sees_the_square_around(height, width, kernel):
         assert torch.allclose(attention(x), attention.proj(expected.flatten(3)), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in ("shiftlic-small", "shiftlic-middle", "shiftlic-large") if name in GOLDEN]
+)
+def test_the_authors_bits(name, author):  # noqa: F811
+    """The estimate in eval mode, where forward() of the authors' code does what its compress() does."""
+    golden = recorded(name)
+    with torch.inference_mode():
+        bits = convert(author(name)).model.eval()(torch.from_numpy(golden["x"]).float().div(255), torch.zeros(1)).bits
+    assert bits.item() == pytest.approx(golden["forward.bits"].sum(), rel=1e-5)
+
+
+@pytest.mark.skipif("tic" not in GOLDEN, reason="shared/upstream is not here")
+def test_the_authors_forward_of_tic(author):  # noqa: F811
+    """It rounds y without the means, as training does with noise, and sees all positions at once."""
+    golden = {key: torch.from_numpy(value) for key, value in recorded("tic").items()}
+    model = convert(author("tic")).model.eval()
+    y_hat = golden["forward.y_hat"].float()
+    with torch.inference_mode():
+        mean, scale = model.entropy_params(model.h_s(golden["z_hat"]), model.context_prediction(y_hat))
+        x_hat = model.synthesise(y_hat, torch.zeros(1))
+    assert (mean - golden["forward.mean"]).abs().max() < 1e-4
+    assert (scale - golden["forward.scale"]).abs().max() < 1e-4
+    assert (x_hat - golden["forward.x_hat"]).abs().max() < 2e-5
+
+
 @pytest.mark.parametrize("name", [name for name in FED if name in GOLDEN])
 def test_the_authors_numbers_with_their_symbols(name, author):  # noqa: F811
     """Stage by stage; the recorded symbols take the place of a decoder; of the table rows next to none may differ."""
@@ -121,7 +146,7 @@ def test_the_authors_numbers_with_their_symbols(name, author):  # noqa: F811
             if key in golden:
                 return model.split(torch.from_numpy(golden[key]))[step].numpy()
             parts = golden[f"{key}.{step}"]
-            channels = model.slice_sizes[STEPS[step][0]]  # the phases are one after another along the channels
+            channels = model.slice_sizes[STEPS[step].slice]  # the phases are one after another along the channels
             return np.concatenate(np.split(parts, parts.shape[1] // channels, 1), 2)
 
         def code(step, mean, scale):

@@ -8,6 +8,7 @@ from the hyper synthesis, from the slices before, and from the decoded positions
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,20 +19,29 @@ from licodec.models.slices import SliceModel
 
 Phases = tuple[tuple[int, int], ...]  # (row, column) within each 2x2 square of positions
 
+Seen = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows and columns of a kernel -> where it is not masked
+
+
+class Step(NamedTuple):
+    """A coding step: some phases of a slice; `around` is the masked convolution for what is known of the slice."""
+
+    slice: int
+    phases: Phases
+    around: int | None
+
+
 ALL: Phases = ((0, 0), (0, 1), (1, 0), (1, 1))
-# slice and phases that each coding step codes
-STEPS: tuple[tuple[int, Phases], ...] = (
-    (0, ((0, 0),)),
-    (0, ((1, 1),)),
-    (0, ((0, 1),)),
-    (0, ((1, 0),)),
-    (1, ((0, 1), (1, 0))),
-    (1, ((0, 0), (1, 1))),
-    (2, ((0, 0), (1, 1))),
-    (2, ((0, 1), (1, 0))),
-    (3, ALL),
+STEPS = (
+    Step(0, ((0, 0),), None),
+    Step(0, ((1, 1),), 0),
+    Step(0, ((0, 1),), 1),
+    Step(0, ((1, 0),), 2),
+    Step(1, ((0, 1), (1, 0)), None),
+    Step(1, ((0, 0), (1, 1)), 3),
+    Step(2, ((0, 0), (1, 1)), None),
+    Step(2, ((0, 1), (1, 0)), 4),
+    Step(3, ALL, None),
 )
-SPATIAL = (None, 0, 1, 2, None, 3, None, 4, None)  # which masked convolution each step looks around with
 
 
 def phases_of(x: Tensor) -> dict[tuple[int, int], Tensor]:
@@ -54,19 +64,18 @@ def picked(x: Tensor, phases: Phases) -> Tensor:
 
 
 class MaskedConv(nn.Conv2d):
-    """A convolution that sees some of the positions around it, in training too.
+    """A convolution that sees some of the positions around it, in training too."""
 
-    `sees` takes the rows and the columns of the kernel's positions and gives where it is not masked.
-    """
+    mask: Tensor
 
-    def __init__(self, channels: int, side: int, sees: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    def __init__(self, channels: int, side: int, sees: Seen) -> None:
         super().__init__(channels, 2 * channels, side, padding=side // 2)
         self.register_buffer("mask", torch.from_numpy(sees(*np.indices((side, side)))), persistent=False)
 
     def at(self, x: Tensor, phases: Phases) -> Tensor:
         """The result at some phases, as `picked` lays them."""
-        x = F.pad(x, (self.padding[1],) * 2 + (self.padding[0],) * 2)
-        weight = self.weight * self.mask
+        reach = self.kernel_size[0] // 2
+        x, weight = F.pad(x, (reach, reach, reach, reach)), self.weight * self.mask
         return torch.cat([F.conv2d(x[:, :, row:, column:], weight, self.bias, 2) for row, column in phases], 2)
 
 
@@ -78,27 +87,24 @@ class MultistageContext:
         self.hyper = model.h_s(z_hat)
         self.slices: list[Tensor] = []
         self.phases: dict[tuple[int, int], Tensor] = {}
-        self.channel_context: Tensor | None = None
+        self.channels = self.hyper  # the channel context of the slice, once there is one
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
-        model, (k, phases) = self.model, STEPS[step]
+        model, (k, phases, around) = self.model, STEPS[step]
         if not self.phases:
-            self.channel_context = model.channel_context[k](torch.cat([self.hyper, *self.slices], 1))
-        hyper, channels = picked(self.hyper, phases), picked(self.channel_context, phases)
+            self.channels = model.channel_context[k](torch.cat([self.hyper, *self.slices], 1))
+        hyper, channels = picked(self.hyper, phases), picked(self.channels, phases)
         supports = [hyper, channels]
-        if phases != ALL:
-            supports.insert(1, self._around(step, channels))
+        if phases != ALL:  # then with a spatial context, of zeros where nothing of the slice is known
+            spatial = torch.zeros_like(channels)
+            if around is not None:
+                spatial = model.spatial_context[around].at(interleaved(self.phases), phases)
+            supports = [hyper, spatial, channels]
         scale, mean = model.entropy_parameters[k](torch.cat(supports, 1)).chunk(2, 1)
         return mean, scale
 
-    def _around(self, step: int, like: Tensor) -> Tensor:
-        """The spatial context; zeros where nothing of the slice is known."""
-        if SPATIAL[step] is None:
-            return torch.zeros_like(like)
-        return self.model.spatial_context[SPATIAL[step]].at(interleaved(self.phases), STEPS[step][1])
-
     def push(self, step: int, part: Tensor) -> None:
-        phases = STEPS[step][1]
+        phases = STEPS[step].phases
         if phases == ALL:
             self.slices.append(part)
             return
@@ -118,7 +124,11 @@ class MultistageModel(SliceModel):
     a slice, which give scales and means; `spatial_context`, five masked convolutions; g_a, g_s, h_a.
     """
 
-    exact = ("z_prior", "h_s", "channel_context", "spatial_context", "entropy_parameters")
+    exact: tuple[str, ...] = ("z_prior", "h_s", "channel_context", "spatial_context", "entropy_parameters")
+    h_s: nn.Module
+    channel_context: nn.ModuleList
+    spatial_context: nn.ModuleList
+    entropy_parameters: nn.ModuleList
 
     def __init__(self, slice_sizes: list[int], hyper_channels: int) -> None:
         super().__init__(slice_sizes, hyper_channels)
@@ -126,12 +136,12 @@ class MultistageModel(SliceModel):
 
     def split(self, y: Tensor) -> list[Tensor]:
         slices = y.split(self.slice_sizes, 1)
-        return [picked(slices[k], phases) for k, phases in STEPS]
+        return [picked(slices[step.slice], step.phases) for step in STEPS]
 
     def context(self, z_hat: Tensor, quality: Tensor) -> MultistageContext:
         return MultistageContext(self, z_hat)
 
-    def add_context(self, m: int, third: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    def add_context(self, m: int, third: Seen) -> None:
         """Make the masked convolutions, of which papers differ in the third, and the nets that join the supports."""
         first, second, last, _ = self.slice_sizes
         self.spatial_context = nn.ModuleList(
