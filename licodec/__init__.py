@@ -6,14 +6,16 @@ image = licodec.decode(data)                # and back
 lite = licodec.load("lite")                 # a codec to use often: lite.encode(image), lite.decode(data)
 licodec.info(data)                          # what the header says
 licodec.models()                            # the models there are, and where their weights are
+licodec.errors                              # what can go wrong
 """
 
 import importlib
 
+from licodec import errors
 from licodec.api import Codec, decode, decode_array, encode, info, load
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "__version__", "decode", "decode_array", "encode", "info", "load", "models"]
+__all__ = ["Codec", "__version__", "decode", "decode_array", "encode", "errors", "info", "load", "models"]
 
 
 def __getattr__(name: str) -> object:

@@ -46,7 +46,7 @@ class EncodeOptions(Limits, total=False):
     """How a picture is coded.
 
     quality: 1 (smallest) to the best of the model, fractions too with `lite`; the default otherwise.
-    target_bpp, target_size, target_psnr: in its place: the best quality of at most so many bits a pixel
+    target_bpp, target_size, target_psnr: in its place: the best quality of at most so many bits per pixel
         or bytes, the smallest file of at least this PSNR in dB.
     tile: side of the tiles of big pictures in pixels; None chooses, 0 does without.
     strip: drop ICC profile, EXIF and XMP; or the kinds of metadata to drop.

@@ -1,4 +1,25 @@
-"""Errors that a user can do something about. Each has the exit code the command line ends with."""
+"""Errors that a user can do something about. Each has the exit code the command line ends with.
+
+LicodecError            1   base; also: a bug
+|-- InputError          1   an input cannot be read, or an output cannot be written
+|-- UsageError          2   the call makes no sense
+|-- FormatError         3   not a .lic file, or of a version that this licodec does not know
+|-- CorruptError        4   a damaged file, or a decoder out of step with the encoder
+|-- WeightsError        5   weights are missing, damaged, or other ones
+`-- OutOfMemoryError    6   memory does not suffice
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CorruptError",
+    "FormatError",
+    "InputError",
+    "LicodecError",
+    "OutOfMemoryError",
+    "UsageError",
+    "WeightsError",
+]
 
 
 class LicodecError(Exception):

@@ -276,7 +276,7 @@ def _both_bytes(source: Path | bytes) -> np.ndarray:
 
 
 def _grey_and_alpha(image: Image.Image) -> np.ndarray:
-    """uint16 [H, W, 2] of a PNG: its four bytes a pixel are read as if they were RGBA of 8 bits."""
+    """uint16 [H, W, 2] of a PNG: its four bytes per pixel are read as if they were RGBA of 8 bits."""
     image._mode = "RGBA"
     image.tile = [tile._replace(args="RGBA") for tile in image.tile]
     image.load()

@@ -27,7 +27,7 @@ class Target:
 
     Attributes:
         size: bytes at most.
-        bpp: bits a pixel at most.
+        bpp: bits per pixel at most.
         psnr: dB at least.
     """
 
@@ -71,7 +71,7 @@ def encode(
         LicodecError: what `Codec.encode` raises, and with `verify` what `Codec.decode` raises.
     """
     if len(target.given()) + (quality is not None) > 1:
-        raise UsageError("a quality, a target size, target bits a pixel and a target PSNR exclude each other")
+        raise UsageError("a quality, a target size, target bits per pixel and a target PSNR exclude each other")
     width, height = picture.size
     if target.psnr is not None:
         used, encoded = at_least(codec, picture, target.psnr, tile)

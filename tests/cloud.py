@@ -35,7 +35,7 @@ class Cloud:
         folders: by id, names with the ids of files; those of Seafile have paths for names.
         page: served in place of every file's contents.
         status: answered to every request for a file, if not 0.
-        die_after: one a transfer: end after so many bytes.
+        die_after: one per transfer: end after so many bytes.
         ranges: whether a range is honoured; without, the whole file comes.
         calls, asked: what was requested, how often; and the ranges asked for.
     """

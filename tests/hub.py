@@ -24,7 +24,7 @@ class Hub:
         self.calls: Counter[str] = Counter()
         self.ranges: list[str] = []
         self.fail_status = 0  # answer every resolve with this
-        self.fail_after: list[int] = []  # one a download: die after so many bytes
+        self.fail_after: list[int] = []  # one per download: die after so many bytes
         self.delay = 0.0  # seconds between chunks of a download
         self.hang = threading.Event()  # set: never answer
         self.token: str | None = None

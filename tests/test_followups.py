@@ -7,10 +7,10 @@ from test_upstream import FED, GOLDEN, author, official_bytes, recorded, small_m
 
 from licodec.coding import EntropyTables, encode_latent
 from licodec.entropy.tables import gaussian_tables
-from licodec.layers import scan
-from licodec.layers.neighbourhood import NeighbourhoodAttention
+from licodec.models import mambavc_scan as scan
 from licodec.models.base import walk
 from licodec.models.multistage import STEPS
+from licodec.models.tinylic_attention import NeighbourhoodAttention
 from licodec.runtime.torch import TorchModel
 from licodec.upstream.convert import convert
 

@@ -14,9 +14,9 @@ from test_upstream import author, official_bytes, recorded, small_model  # noqa:
 
 from licodec.coding import EntropyTables, encode_latent
 from licodec.entropy.tables import gaussian_tables
-from licodec.layers import generalised
 from licodec.layers.checkerboard import keep, squeeze, unsqueeze
 from licodec.models import MODELS, hpcm_schedule
+from licodec.models import hpcm_generalised as generalised
 from licodec.models.base import walk
 from licodec.models.glic_graph import GraphAggregation, complexity, from_nodes, neighbours, nodes, samples
 from licodec.models.skeleton import skeleton

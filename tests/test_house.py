@@ -48,3 +48,41 @@ def test_changelog_and_version_agree():
 
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
     assert re.fullmatch(r"\d+\.\d+\.\d+", licodec.__version__)
+
+
+def test_the_page_on_models_by_following_it(tmp_path, monkeypatch):
+    """The example of licodec/models/README.md becomes a model that codes a picture."""
+    import numpy as np
+    from conftest import render
+
+    from licodec import codec, container, imaging, models
+    from licodec.train.export import export
+
+    page = (ROOT / "licodec/models/README.md").read_text()
+    (tmp_path / "example.py").write_text(re.search(r"```python\n(.*?)```", page, re.S)[1])
+    monkeypatch.setattr("licodec.models.__path__", [*models.__path__, str(tmp_path)])
+    name, target, title, parameters = re.search(r'"(\w+)": \("(.*?)", "(.*?)", ([\d_]+)\)', page).groups()
+    facts = models.MODELS["wacnn"].facts
+    info = models.ModelInfo(name, f"licodec.models.{target}", title, facts, (1,), int(parameters))
+    monkeypatch.setitem(models.MODELS, name, info)
+    model = info.build({})
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(info.parameters, rel=0.05)
+    export(model, tmp_path / "w.safetensors", {}, "test", 1)
+    chosen = codec.load(tmp_path / "w.safetensors", "cpu")
+    data = chosen.encode(imaging.Picture(render(70, 50)), 1).data
+    assert chosen.decode(container.read(data)).pixels.shape == np.shape(render(70, 50))
+    for word in re.findall(r"`(licodec/[\w/.]+|tests/[\w/.]+|weights\.toml)`", page):
+        assert word == "licodec/models/NAME.py" or (ROOT / word).exists(), word
+
+
+def test_the_tree_of_errors_is_the_truth():
+    from licodec import errors
+
+    drawn = re.findall(r"(\w+Error)\s+(\d)", errors.__doc__)
+    classes = [getattr(errors, name) for name in errors.__all__]
+    assert {(c.__name__, str(c.exit_code)) for c in classes} == set(drawn)
+    assert all(issubclass(c, errors.LicodecError) for c in classes)
+
+
+def test_types_are_told_to_other_programs():
+    assert (ROOT / "licodec/py.typed").exists()

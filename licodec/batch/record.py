@@ -72,7 +72,7 @@ class Totals:
 
 
 class Report:
-    """A file of JSON lines: one a file as it is done, the totals last.
+    """A file of JSON lines: one per file as it is done, the totals last.
 
     A local file grows line by line, so that a killed run's lines are there; an
     object store gets it whole at the end.

@@ -44,7 +44,7 @@ class Task:
     """What all tasks have in common.
 
     Attributes:
-        threads: of the CPU, for each process; 0 for one a core.
+        threads: of the CPU, for each process; 0 for one per core.
         precision: of g_a and g_s, see `runtime.open_model`.
         resume: leave out what is done, and what another process is at.
     """

@@ -108,7 +108,7 @@ class Format:
 
     Attributes:
         knob: from a setting to Pillow's options.
-        settings: what is measured, about 0.1 to 2 bits a pixel on photographs.
+        settings: what is measured, about 0.1 to 2 bits per pixel on photographs.
         steps: all settings, in order of growing size.
         needs: a feature of Pillow.
         plugin: a module that adds the format to Pillow, and the extra that brings it.

@@ -1,4 +1,4 @@
-"""The command line: one file a command. They parse, call and print; the work is done elsewhere."""
+"""The command line: one file per command. They parse, call and print; the work is done elsewhere."""
 
 from __future__ import annotations
 

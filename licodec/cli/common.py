@@ -99,7 +99,7 @@ class Options:
         0, "-j", "--threads", min=0, rich_help_panel=SYSTEM, help="CPU threads of each process; 0 shares the cores."
     )
     as_json = typer.Option(
-        False, "--json", rich_help_panel=SYSTEM, help="Print one JSON object an input on standard output."
+        False, "--json", rich_help_panel=SYSTEM, help="Print one JSON object per input on standard output."
     )
     quiet = typer.Option(False, "--quiet", callback=network.quieten, rich_help_panel=SYSTEM, help="Print errors only.")
     verbose = typer.Option(

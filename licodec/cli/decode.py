@@ -39,7 +39,7 @@ def decode(
 
     They are written as PNG beside the files unless -o says otherwise. The ending
     of the output's name chooses the format: .png, .jpg, .webp, .tif, .ppm ...
-    Pictures of 16 bits a sample stay so as PNG and PPM.
+    Pictures of 16 bits per sample stay so as PNG and PPM.
 
     Examples:  licodec decode photo.lic;  licodec decode photo.lic -o photo.tif;
     licodec decode out/ -o restored/;  licodec decode - < a.lic > a.png

@@ -31,7 +31,7 @@ def encode(
         None, "--target-size", rich_help_panel=TARGETS, help="Best quality of at most so many bytes: 120k."
     ),
     target_bpp: float | None = typer.Option(
-        None, "--target-bpp", rich_help_panel=TARGETS, help="Best quality of at most so many bits a pixel."
+        None, "--target-bpp", rich_help_panel=TARGETS, help="Best quality of at most so many bits per pixel."
     ),
     target_psnr: float | None = typer.Option(
         None, "--target-psnr", rich_help_panel=TARGETS, help="Smallest file of at least this PSNR in dB."

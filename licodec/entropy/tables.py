@@ -28,7 +28,7 @@ class Tables:
 
     Attributes:
         minima: int32 [R].
-        lengths: int32 [R], entries a row, the escape included; at least 2.
+        lengths: int32 [R], entries per row, the escape included; at least 2.
         frequencies: uint16 [sum of lengths], each at least 1; each row sums to 65536.
     """
 

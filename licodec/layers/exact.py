@@ -187,18 +187,18 @@ def _keeps_to_three_taps(conv: nn.ConvTranspose2d) -> bool:
     return plain and multiplied and padding <= stride and size <= 2 * stride + padding
 
 
-def make_exact(part: nn.Module) -> nn.Module:
+def make_exact(module: nn.Module) -> nn.Module:
     """Convert a module to float64, its convolutions to those of this file; returns the module or what replaces it.
 
     For inference. Results are those of the original in float64, but for rounding.
     """
-    replacement = exact_convolution(part)
-    if replacement is not part:
+    replacement = exact_convolution(module)
+    if replacement is not module:
         return replacement
-    for name, child in part.named_children():
-        setattr(part, name, make_exact(child))
-    for tensors in (part._parameters, part._buffers):
+    for name, child in module.named_children():
+        setattr(module, name, make_exact(child))
+    for tensors in (module._parameters, module._buffers):
         for tensor in tensors.values():
             if tensor is not None and tensor.is_floating_point():
                 tensor.data = tensor.data.double()
-    return part
+    return module

@@ -18,7 +18,7 @@ TAIL_MASS = 1e-9
 
 
 class FactorizedPrior(nn.Module):
-    """A density a channel, the derivative of a small monotone network's sigmoid.
+    """One density per channel, the derivative of a small monotone network's sigmoid.
 
     `quantiles` [C, 1, 3] hold the points below which a tail, a half and all but
     a tail of the mass lie; the middle one is the offset of z.

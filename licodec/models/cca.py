@@ -22,9 +22,13 @@ DISTORTION_WEIGHT = 0.05
 
 @dataclass(frozen=True)
 class CCAConfig:
-    """Widths of the transforms, slices that grow, width and depth of the NAF transforms.
+    """The paper's sizes.
 
-    `depth` is the NAF blocks a stage of g_a and g_s have.
+    Attributes:
+        dims: channels of the stages of g_a; g_s mirrors them.
+        depth: NAF blocks in each stage of g_a and g_s.
+        slice_sizes: channels of the slices of y, which grow; M is their sum.
+        naf_dim, naf_depth: channels and blocks of the NAF transforms of the entropy model.
     """
 
     dims: tuple[int, ...] = (192, 224, 256)

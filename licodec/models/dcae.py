@@ -18,9 +18,14 @@ HYPER_HEAD_DIM = 32
 
 @dataclass(frozen=True)
 class DCAEConfig:
-    """N channels in the hyper networks, M in y; widths and depths of the stages of g_a.
+    """The paper's sizes.
 
-    `words` is the length of the dictionary.
+    Attributes:
+        N: channels of the hyper networks.
+        M: channels of y.
+        dims, depths: channels and blocks of the stages of g_a; g_s mirrors them.
+        slices: channel slices of y.
+        words: N_d, entries of the dictionary.
     """
 
     N: int = 192

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from licodec.entropy.tables import Tables
-from licodec.layers import generalised
 from licodec.layers.conv import conv1x1, conv3x3, depthwise3x3
 from licodec.layers.window import from_windows, to_windows
+from licodec.models import hpcm_generalised as generalised
 from licodec.models.base import CompressionModel
 from licodec.models.hpcm_schedule import (
     STEPS,

@@ -39,7 +39,7 @@ from licodec.models.base import CompressionModel, gaussian_bits
 from licodec.models.lite_entropy import MEAN_UNIT, PASSES, QUALITIES, Entropy, interpolate, row_of, scale_of
 
 LAMBDA_MIN, LAMBDA_MAX = 0.0015, 1.0  # per squared grey level, at qualities 1 and 10
-MU_MIN, MU_MAX = 0.005, 0.45  # bits a pixel per point of SSIMULACRA 2
+MU_MIN, MU_MAX = 0.005, 0.45  # bits per pixel per point of SSIMULACRA 2
 # Position of a 2x2 cell that group g codes in pass k is CELL[k ^ g]: diagonal neighbours first.
 CELL = ((0, 0), (1, 1), (0, 1), (1, 0))
 

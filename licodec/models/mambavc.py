@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from licodec.layers.conv import conv, conv3x3, deconv
-from licodec.layers.scan import SelectiveScan2d
+from licodec.models.mambavc_scan import SelectiveScan2d
 from licodec.models.slices import SliceModel
 from licodec.models.tcm import SlimAttention
 

@@ -121,7 +121,7 @@ class MultistageModel(SliceModel):
     """Base of the models with this context.
 
     Modules that a model sets: `h_s`, which gives 2M channels; `channel_context` and `entropy_parameters`, one of each
-    a slice, which give scales and means; `spatial_context`, five masked convolutions; g_a, g_s, h_a.
+    per slice, which give scales and means; `spatial_context`, five masked convolutions; g_a, g_s, h_a.
     """
 
     exact: tuple[str, ...] = ("z_prior", "h_s", "channel_context", "spatial_context", "entropy_parameters")

@@ -16,7 +16,13 @@ WINDOW = 4
 
 @dataclass(frozen=True)
 class STFConfig:
-    """Width after the patch embedding, and blocks a stage; the width doubles from stage to stage."""
+    """The paper's sizes.
+
+    Attributes:
+        embed: C, channels after the patch embedding; they double from stage to stage, to M in y.
+        depths: Swin blocks in each stage of g_a; g_s mirrors them.
+        slices: channel slices of y.
+    """
 
     embed: int = 48
     depths: tuple[int, ...] = (2, 2, 6, 2)

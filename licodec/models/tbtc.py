@@ -16,13 +16,18 @@ from licodec.layers.window import PatchMerging, PatchSplitting, SwinStage
 from licodec.models.slices import SliceModel
 
 SLICE = 32
-HEADS = 4  # in every stage, whatever its width, while the logits' scale is that of 32 channels a head
+HEADS = 4  # in every stage, whatever its width, while the logits' scale is that of 32 channels per head
 HEAD_SCALE = 32**-0.5
 
 
 @dataclass(frozen=True)
 class ConvHyperpriorConfig:
-    """Channels of y and of z."""
+    """The paper's sizes.
+
+    Attributes:
+        M: channels of y and of the transforms.
+        Z: channels of z.
+    """
 
     M: int = 320
     Z: int = 192
@@ -30,7 +35,12 @@ class ConvHyperpriorConfig:
 
 @dataclass(frozen=True)
 class SwinTHyperpriorConfig:
-    """Widths and depths of the stages of g_a and h_a; g_s and h_s mirror them."""
+    """The paper's sizes.
+
+    Attributes:
+        dims, depths: C_i and d_i, channels and Swin blocks of the stages of g_a; g_s mirrors them.
+        hyper_dims, hyper_depths: those of h_a; h_s mirrors them.
+    """
 
     dims: tuple[int, ...] = (128, 192, 256, 320)
     depths: tuple[int, ...] = (2, 2, 6, 2)

@@ -32,7 +32,13 @@ JOINTS_ENC, JOINTS_DEC = (0, 3, 6, 9), (2, 5, 8, 9)  # layers after which AuxT's
 
 @dataclass(frozen=True)
 class TCMConfig:
-    """N is half the width of the transforms: 64, 96 or 128. M channels in y."""
+    """The paper's sizes.
+
+    Attributes:
+        N: channels of each half of a mixture block, half the width of the transforms: 64, 96 or 128.
+        M: channels of y.
+        slices: channel slices of y.
+    """
 
     N: int = 128
     M: int = 320

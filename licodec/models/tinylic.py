@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from licodec.layers.conv import conv, conv3x3, deconv
-from licodec.layers.neighbourhood import NeighbourhoodAttention
 from licodec.models.multistage import MultistageModel
+from licodec.models.tinylic_attention import NeighbourhoodAttention
 
 HEADS = (8, 12, 16, 20)  # of the groups at 1/2, 1/4, 1/8 and 1/16
 HYPER_DEPTH, HYPER_HEADS = 2, 12
-KERNEL, HYPER_KERNEL = 7, 3  # positions a side that attention sees
+KERNEL, HYPER_KERNEL = 7, 3  # positions per side that attention sees
 SLICES = 4
 
 

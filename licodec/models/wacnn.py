@@ -13,7 +13,13 @@ from licodec.models.slices import SliceModel
 
 @dataclass(frozen=True)
 class WACNNConfig:
-    """N channels in the transforms, M in y."""
+    """The paper's sizes.
+
+    Attributes:
+        N: channels of the transforms.
+        M: channels of y.
+        slices: channel slices of y.
+    """
 
     N: int = 192
     M: int = 320

@@ -107,7 +107,7 @@ _threads = 0
 
 
 def use_threads(count: int) -> None:
-    """Let models that are opened from now on use `count` CPU threads; 0 for one a core."""
+    """Let models that are opened from now on use `count` CPU threads; 0 for one per core."""
     global _threads
     _threads = count
 

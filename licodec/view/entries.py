@@ -126,7 +126,7 @@ def _parsed(file: str) -> tuple[bytes, Container]:
 
 
 def _tiles(parsed: Container) -> list[dict[str, float]]:
-    """Where each tile is, in pixels, and its bits a pixel."""
+    """Where each tile is, in pixels, and its bits per pixel."""
     header = parsed.header
     side = header.tile or max(header.width, header.height)
     across = -(-header.width // side)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TILE = 8  # positions a side
+TILE = 8  # positions per side
 HIDDEN = float("-inf")
 
 
