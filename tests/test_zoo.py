@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import render
+from conftest import licodec, render
+from PIL import Image
 
 from licodec import codec, coding, container, imaging
 from licodec.errors import WeightsError
@@ -199,3 +200,13 @@ def test_gains_between_the_trained_ones(tmp_path):
         assert chosen.decode(container.read(data)).size == (70, 50)
         sizes.append(len(data))
     assert sizes == sorted(sizes) and sizes[-1] > 2 * sizes[0]
+
+
+def test_a_model_of_variable_rate_trains(tmp_path):
+    """Its defaults are those of published models, not those of `lite`, and one file serves all qualities."""
+    Image.fromarray(render(80, 70)).save(tmp_path / "0.png")
+    options = ["-m", "bmshj2018-hyperprior-vbr", "--steps", "1", "--batch", "2", "--crop", "64", "-j", "1"]
+    run = licodec("train", tmp_path, "-o", tmp_path / "run", *options)
+    assert run.returncode == 0, run.stderr.decode()
+    coded = codec.load(tmp_path / "run" / "weights.safetensors", "cpu")
+    assert coded.metadata.quality is None and coded.quality(7.5) == 7.5

@@ -55,7 +55,7 @@ def train(
         raise UsageError("training needs more packages: pip install 'licodec[train]'") from None
     import torch
 
-    from licodec.models import model_info
+    from licodec.models import LITE, model_info
     from licodec.runtime.torch import use_threads
     from licodec.train.config import METRICS, TrainConfig
     from licodec.train.data import Crops, load_pictures
@@ -68,16 +68,17 @@ def train(
     info = model_info(model)
     if not info.variable_rate and rate_lambda is None:
         raise UsageError(f"{model} has a fixed rate: say which with --lambda, for instance 0.013")
-    optimizer = optimizer or ("muon" if info.variable_rate else "adam")
+    own = info.name == LITE
+    optimizer = optimizer or ("muon" if own else "adam")
     lr = lr or (1e-3 if optimizer == "muon" else 1e-4)
-    metric = metric or ("ssimulacra2" if info.variable_rate else "mse")
+    metric = metric or ("ssimulacra2" if own else "mse")
     choices = {"optimizer": ("muon", "adam"), "precision": ("auto", "no", "bf16", "fp16"), "metric": METRICS}
     for option, given in (("optimizer", optimizer), ("precision", precision), ("metric", metric)):
         if given not in choices[option]:
             raise UsageError(f"--{option} is one of {', '.join(choices[option])}, not {given}")
     if metric == "ms-ssim" and (info.variable_rate or crop < MS_SSIM_SIDE):
         raise UsageError(f"--metric ms-ssim is for fixed-rate models and crops of at least {MS_SSIM_SIDE}")
-    if metric == "ssimulacra2" and not info.variable_rate:
+    if metric == "ssimulacra2" and not own:
         raise UsageError("--metric ssimulacra2 is for lite: published models are trained for mse or ms-ssim")
     if metric == "ssimulacra2" and crop < FULL_SIDE:
         raise UsageError(f"--metric ssimulacra2 needs crops of at least {FULL_SIDE}")
@@ -104,7 +105,7 @@ def train(
             load_state(net, init)
         except RuntimeError as error:
             raise WeightsError(f"{init}: does not fit {model} ({str(error).splitlines()[0]})") from None
-    elif not resume and info.variable_rate:
+    elif not resume and own:
         patches = torch.from_numpy(Crops(pictures, seed).batch(0, 40_000, 16))
         net.init_from_pictures(patches.permute(0, 3, 1, 2).float() / 255)
     net.add_training_parts()

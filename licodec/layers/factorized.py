@@ -80,19 +80,18 @@ class FactorizedPrior(nn.Module):
         below, above = (((median - low) / step).ceil().clamp(min=0), ((high - median) / step).ceil().clamp(min=0))
         if not bool(((below + above) < LONGEST_ROW - 2).all()):  # also false for NaN
             raise ValueError("the quantiles of the z prior span no usable range")
-        minima, masses = [], []
-        for channel in range(self.channels):
-            first, last = -int(below[channel]), int(above[channel])
-            points = torch.arange(first, last + 1, dtype=torch.float64) * step + median[channel]
-            values = points.expand(self.channels, 1, -1)
-            lower, upper = (prior.logits(values + side * step)[channel, 0] for side in (-0.5, 0.5))
-            tail = torch.sigmoid(lower[:1]) + torch.sigmoid(-upper[-1:])
-            mass = torch.cat([_mass(lower, upper), tail])
-            if not bool(mass.isfinite().all()) or float(mass.sum()) <= 0:
+        lengths = (below + above + 1).long()
+        places = torch.arange(int(lengths.max()), dtype=torch.float64) - below[:, None]
+        values = (places * step + median[:, None])[:, None]
+        lower, upper = (prior.logits(values + side * step)[:, 0] for side in (-0.5, 0.5))
+        mass, masses = _mass(lower, upper), []
+        for channel, length in enumerate(lengths.tolist()):
+            tail = torch.sigmoid(lower[channel, :1]) + torch.sigmoid(-upper[channel, length - 1 : length])
+            row = torch.cat([mass[channel, :length], tail])
+            if not bool(row.isfinite().all()) or float(row.sum()) <= 0:
                 raise ValueError("the density of z is not finite")
-            minima.append(first)
-            masses.append(mass.numpy())
-        return Tables.from_masses(np.array(minima), masses)
+            masses.append(row.numpy())
+        return Tables.from_masses(-below.numpy().astype(np.int64), masses)
 
 
 def _mass(lower: Tensor, upper: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from licodec.weights import file
 
 HERE = Path(__file__).parent
 PARTS = ("minima", "lengths", "frequencies")
-INITIAL = ("haar", "scaling_factors", "freq_weights", "global_alpha", "z_prior.matrices", "z_prior.factors")
+INITIAL = ("haar", "scaling_factors", "freq_weights", "global_alpha", "gains", "z_prior.matrices", "z_prior.factors")
 
 
 def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
