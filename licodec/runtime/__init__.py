@@ -1,6 +1,6 @@
 """What runs a model for the codec: the protocol, in numpy terms, and how one that fulfils it is opened.
 
-`torch.py` runs every model, on CPU and CUDA. Arrays are [1, C, H, W] maps unless
+`torch.py` runs every model, on CPU and CUDA; `onnx.py` runs `lite` on the CPU without torch. Arrays are [1, C, H, W] maps unless
 said otherwise; `quality` is a plain number, which models of one rate ignore.
 Nothing here imports torch before it is needed.
 """
@@ -120,6 +120,10 @@ def threads() -> int:
 def open_model(weights: Weights, device: str = "auto", precision: str = "float32") -> Model:
     """The model of a weights file on a device.
 
+    `lite` runs in ONNX Runtime on the CPU, also where there is a GPU, unless `cuda` is asked for:
+    loading torch takes longer than coding most pictures. Other models, and a `lite` of a
+    configuration that there are no graphs of, run in torch.
+
     Args:
         device: `auto`, `cpu` or `cuda[:N]`.
         precision: of g_a and g_s: `float32`, or `bf16` where the processor has it. What the entropy
@@ -130,6 +134,11 @@ def open_model(weights: Weights, device: str = "auto", precision: str = "float32
         WeightsError: the weights do not fit their model.
         OutOfMemoryError: memory does not suffice.
     """
+    if device in ("auto", "cpu"):
+        from licodec.runtime import onnx
+
+        if folder := onnx.graphs_for(weights):
+            return onnx.OnnxModel(weights, folder)
     from licodec.runtime.torch import TorchModel
 
     return TorchModel.load(weights, device, precision)

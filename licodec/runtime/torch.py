@@ -108,6 +108,11 @@ def _numpy(x: Tensor) -> np.ndarray:
     return x.cpu().contiguous().numpy()
 
 
+def facts_of(module: base.CompressionModel) -> Facts:
+    """What the codec must know of a module."""
+    return Facts(**{field.name: getattr(module, field.name) for field in fields(Facts)})
+
+
 class TorchContext:
     """A module's context; scales become table rows by the frozen thresholds."""
 
@@ -144,7 +149,7 @@ class TorchModel:
         """Take a module that is prepared and on the device; thresholds are float64 [R - 1]."""
         self.module, self.device, self.precision = module, device, precision
         self.thresholds = torch.from_numpy(thresholds).to(device)
-        self.facts = Facts(**{field.name: getattr(module, field.name) for field in fields(Facts)})
+        self.facts = facts_of(module)
 
     @classmethod
     @_memory_guard()

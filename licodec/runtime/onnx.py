@@ -1,0 +1,168 @@
+"""`lite` run by ONNX Runtime on the CPU, without torch, for the codec.
+
+The graphs are made by `export.py`; their weights come from the weights file. What the
+decoder must reproduce are whole numbers that float32 holds exactly, so that every
+processor, thread count and optimiser gives the same (see `layers/integer.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from licodec import runtime
+from licodec.errors import OutOfMemoryError, WeightsError
+from licodec.runtime import Facts
+from licodec.weights import paths
+from licodec.weights.file import Weights
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+INDEX = "graphs.json"
+SMALL = {"tables", "split", "join"}  # graphs that gain nothing from several threads
+_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8}
+
+
+@functools.cache
+def _index(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+
+
+def _folders(weights: Weights) -> Iterator[Path]:
+    """Where there may be graphs: beside the weights, and in the package."""
+    for folder in (weights.path.with_suffix(""), *sorted(paths.BUNDLED.glob("*/"))):
+        if (folder / INDEX).is_file():
+            yield folder
+
+
+def graphs_for(weights: Weights) -> Path | None:
+    """The folder of the graphs of a weights file's configuration, if there is one."""
+    wanted = weights.metadata.model, weights.metadata.config
+    return next((f for f in _folders(weights) if (_index(f)["model"], _index(f)["config"]) == wanted), None)
+
+
+def _vector(quality: float) -> np.ndarray:
+    return np.array([quality], np.float64)
+
+
+def _threads() -> int:
+    if count := runtime.threads():
+        return count
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OnnxContext:
+    """The walk's state: the stream, and the means of the current step (see `licodec.runtime.Context`)."""
+
+    def __init__(self, model: OnnxModel, z_symbols: np.ndarray, quality: float) -> None:
+        self.model = model
+        self.tables = tables = model.tables(quality)
+        self.parts: list[np.ndarray] = []
+        z = z_symbols.astype(np.float32)
+        self.stream, self.mean, self.rows = model.run(
+            "step0", z=z, start=tables["start"], row=tables["row"], factor=tables["factor0"]
+        )
+
+    def params(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.mean, self.rows
+
+    def push(self, step: int, symbols: np.ndarray) -> None:
+        part = symbols.astype(np.float32) + self.mean
+        self.parts.append(part)
+        if (following := step + 1) < self.model.facts.steps:
+            factor = self.tables[f"factor{following}"]
+            self.stream, self.mean, self.rows = self.model.run(
+                f"step{following}", before=self.stream, part=part, row=self.tables["row"], factor=factor
+            )
+
+    def y_hat(self) -> np.ndarray:
+        return self.model.run("join", **{f"part{step}": part for step, part in enumerate(self.parts)})[0]
+
+
+class OnnxModel:
+    """`lite` as graphs and their weights; a graph is loaded when first used (see `licodec.runtime.Model`)."""
+
+    def __init__(self, weights: Weights, folder: Path) -> None:
+        """Raises WeightsError if the weights do not fit the graphs."""
+        self.path, self.folder = weights.path, folder
+        self.facts = Facts(**_index(folder)["facts"])
+        self.state = weights.state
+        self.threads = _threads()
+        self.loaded: dict[str, tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]] = {}
+        self.lock = threading.Lock()
+        self.tables = functools.lru_cache(maxsize=4)(self._tables)
+
+    def _weight(self, name: str, kind: type, shape: list[int] | None = None) -> np.ndarray:
+        array = self.state.get(name)
+        if array is None or (shape is not None and list(array.shape) != shape):
+            raise WeightsError(f"{self.path}: does not fit the model lite ({name})")
+        return np.ascontiguousarray(array, kind)
+
+    def _load(self, name: str) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
+        """A session, and those of its inputs that are weights."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1 if name in SMALL else self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # it keeps what the largest tile ever took
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want to work too
+        needed = _index(self.folder)["weights"][name]
+        kernels = needed["kernels"]
+        arrays = [self._weight(kernel, np.float32) for kernel in kernels]
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+        options.add_external_initializers(kernels, values)
+        try:
+            session = onnxruntime.InferenceSession(
+                str(self.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its errors have no base of their own
+            raise WeightsError(f"{self.path}: does not fit the model lite ({' '.join(str(error).split())})") from None
+        fed = [given for given in session.get_inputs() if given.name in needed["inputs"]]
+        return session, {given.name: self._weight(given.name, _TYPES[given.type], given.shape) for given in fed}
+
+    def run(self, name: str, **inputs: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a graph. Raises OutOfMemoryError."""
+        if name not in self.loaded:
+            with self.lock:
+                if name not in self.loaded:
+                    self.loaded[name] = self._load(name)
+        session, weights = self.loaded[name]
+        wanted = {given.name for given in session.get_inputs()}
+        try:
+            return session.run(None, {k: v for k, v in inputs.items() if k in wanted} | weights)
+        except Exception as error:
+            if "alloc" not in str(error):
+                raise
+            raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
+
+    def _tables(self, quality: float) -> dict[str, np.ndarray]:
+        names = ["start", "row", "z_rows", *(f"factor{step}" for step in range(self.facts.steps))]
+        return dict(zip(names, self.run("tables", quality=_vector(quality)), strict=True))
+
+    def analyse(self, window: np.ndarray, quality: float) -> np.ndarray:
+        return self.run("analysis", x=window, quality=_vector(quality))[0]
+
+    def hyper_analyse(self, y: np.ndarray, quality: float) -> np.ndarray:
+        return self.run("hyper", y=y, quality=_vector(quality))[0]
+
+    def z_rows(self, quality: float) -> np.ndarray:
+        return self.tables(quality)["z_rows"]
+
+    def context(self, z_symbols: np.ndarray, quality: float) -> OnnxContext:
+        return OnnxContext(self, z_symbols, quality)
+
+    def split(self, y: np.ndarray) -> list[np.ndarray]:
+        return self.run("split", y=y)
+
+    def synthesise(self, y_hat: np.ndarray, quality: float) -> np.ndarray:
+        return self.run("synthesis", y=y_hat, quality=_vector(quality))[0]
