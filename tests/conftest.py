@@ -61,6 +61,14 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def torch_model(path: Path):
+    """The model of a weights file run by torch, also where the codec would use ONNX Runtime."""
+    from licodec.runtime.torch import TorchModel
+    from licodec.weights import file
+
+    return TorchModel.load(file.read(path), "cpu")
+
+
 def licodec(*arguments: object, stdin: bytes = b"", env: dict[str, str] | None = None):
     """Run the command line in a process of its own; a quite new one if `env` speaks to torch, which reads it once."""
     words, own = [*map(str, arguments)], env or {}

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import PICTURES, render
+from conftest import PICTURES, render, torch_model
 from PIL import Image
 
 import licodec
@@ -467,7 +467,8 @@ class Noisy:
 @pytest.mark.parametrize(("size", "fails"), [(1e-12, False), (1e-4, False), (0.1, True)])
 def test_a_decoder_that_rounds_differently(monkeypatch, size, fails):
     """Integers stand far from where noise could change them; what does change them is noticed, never shown."""
-    chosen = codec.load(store.bundled("lite")[-1], "cpu")
+    chosen = codec.Codec(store.bundled("lite")[-1], "cpu")
+    chosen.model = torch_model(store.bundled("lite")[-1])
     pixels = np.array(Image.open(PICTURES / "astronaut.png"))[:256, :256]
     parsed = container.read(chosen.encode(imaging.Picture(pixels), 5).data)
     expected = chosen.decode(parsed).pixels.astype(int)
@@ -488,15 +489,16 @@ def test_loading_imports_no_compiler_and_leaves_nothing_without_values():
     """torch's compiler takes longer to import than a picture takes; some operations on the meta device ask for it."""
     program = """
 import sys
-from licodec.codec import for_model
 from licodec.models import MODELS, model_info
 from licodec.models.skeleton import skeleton
 for name in MODELS:
     with skeleton():
         model = model_info(name).build({})
     assert all(p.is_meta for p in model.parameters()), name
-codec = for_model("lite", 4)
-assert not any(t.is_meta for t in codec.model.module.state_dict().values())
+from licodec.runtime.torch import TorchModel
+from licodec.weights import file, store
+model = TorchModel.load(file.read(store.bundled("lite")[0]), "cpu")
+assert not any(t.is_meta for t in model.module.state_dict().values())
 print({"torch._dynamo", "sympy"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -147,13 +147,10 @@ def split_cells(y: Tensor) -> list[Tensor]:
 
 def join_cells(parts: list[Tensor]) -> Tensor:
     """The inverse of `split_cells`."""
-    b, m, h, w = parts[0].shape
-    y = parts[0].new_empty(b, m, h, 2, w, 2)
-    for k, part in enumerate(parts):
-        for i, group in enumerate(part.chunk(4, 1)):
-            row, column = CELL[k ^ i]
-            y[:, i * m // 4 : (i + 1) * m // 4, :, row, :, column] = group
-    return y.view(b, m, 2 * h, 2 * w)
+    groups = zip(*(part.chunk(4, 1) for part in parts), strict=True)
+    cells = [CELL.index(position) for position in ((0, 0), (0, 1), (1, 0), (1, 1))]  # as pixel_shuffle has them
+    stacked = [torch.stack([passes[cell ^ i] for cell in cells], 2).flatten(1, 2) for i, passes in enumerate(groups)]
+    return F.pixel_shuffle(torch.cat(stacked, 1), 2)
 
 
 class LiteContext:

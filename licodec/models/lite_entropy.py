@@ -160,7 +160,10 @@ class IntegerTables(nn.Module):
 
     def forward(self, quality: Tensor) -> QualityIntegers:
         start, row, z_row = (interpolate_integers(t, quality).float() for t in (self.start, self.row, self.z_row))
-        powers = torch.exp2(-self.exponent.float())[:, :, None, None]
+        bits = [1, 2, 4, 8, 16, 32, 64]
+        digits = self.exponent[..., None] // torch.tensor(bits, device=self.exponent.device) % 2
+        bases = torch.tensor([2.0**-bit for bit in bits], device=self.exponent.device)
+        powers = torch.where(digits > 0, bases, 1.0).prod(-1)[:, :, None, None]  # exact, as no exp2 need be
         factors = [interpolate_integers(f, quality).float() * p for f, p in zip(self.factor, powers, strict=True)]
         return QualityIntegers(start, row, z_row, factors)
 

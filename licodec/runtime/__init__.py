@@ -1,7 +1,7 @@
 """What runs a model for the codec: the protocol, in numpy terms, and how one that fulfils it is opened.
 
-`torch.py` runs every model, on CPU and CUDA; `onnx.py` runs `lite` on the CPU without torch. Arrays are [1, C, H, W] maps unless
-said otherwise; `quality` is a plain number, which models of one rate ignore.
+`torch.py` runs every model, on CPU and CUDA; `onnx.py` runs `lite` on the CPU without torch.
+Arrays are [1, C, H, W] maps unless said otherwise; `quality` is a plain number, which models of one rate ignore.
 Nothing here imports torch before it is needed.
 """
 
@@ -120,7 +120,7 @@ def threads() -> int:
 def open_model(weights: Weights, device: str = "auto", precision: str = "float32") -> Model:
     """The model of a weights file on a device.
 
-    `lite` runs in ONNX Runtime on the CPU, also where there is a GPU, unless `cuda` is asked for:
+    `lite` runs in ONNX Runtime on the CPU, also where there is a GPU, unless `cuda` or another precision is asked for:
     loading torch takes longer than coding most pictures. Other models, and a `lite` of a
     configuration that there are no graphs of, run in torch.
 
@@ -134,7 +134,7 @@ def open_model(weights: Weights, device: str = "auto", precision: str = "float32
         WeightsError: the weights do not fit their model.
         OutOfMemoryError: memory does not suffice.
     """
-    if device in ("auto", "cpu"):
+    if device in ("auto", "cpu") and precision == "float32":
         from licodec.runtime import onnx
 
         if folder := onnx.graphs_for(weights):

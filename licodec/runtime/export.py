@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,7 +104,8 @@ def _convert(model: Lite, graph: Graph, path: Path) -> dict[str, list[str]]:
 
     free = {2: "height", 3: "width"}
     maps = [name for name, value in graph.inputs.items() if value.ndim == 4 and name not in ("start", "row", "factor")]
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, of what is constant here
         raw = Path(folder) / "graph.onnx"
         torch.onnx.export(
             _Part(model, graph.function).eval(),

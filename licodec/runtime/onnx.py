@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INDEX = "graphs.json"
+BYTE, EXACT = 127, 1 << 24  # see layers/integer.py, which imports torch
 SMALL = {"tables", "split", "join"}  # graphs that gain nothing from several threads
-_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+}
 
 
 @functools.cache
@@ -90,14 +96,20 @@ class OnnxContext:
 class OnnxModel:
     """`lite` as graphs and their weights; a graph is loaded when first used (see `licodec.runtime.Model`)."""
 
-    def __init__(self, weights: Weights, folder: Path) -> None:
-        """Raises WeightsError if the weights do not fit the graphs."""
-        self.path, self.folder = weights.path, folder
+    def __init__(self, weights: Weights, folder: Path, threads: int | None = None, optimised: bool = True) -> None:
+        """Take weights and the folder of their configuration's graphs.
+
+        Args:
+            threads: of ONNX Runtime; None for what `runtime.use_threads` was told.
+            optimised: let ONNX Runtime rewrite the graphs.
+        """
+        self.path, self.folder, self.optimised = weights.path, folder, optimised
         self.facts = Facts(**_index(folder)["facts"])
         self.state = weights.state
-        self.threads = _threads()
+        self.threads = threads or _threads()
         self.loaded: dict[str, tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]] = {}
         self.lock = threading.Lock()
+        self._check_sums()
         self.tables = functools.lru_cache(maxsize=4)(self._tables)
 
     def _weight(self, name: str, kind: type, shape: list[int] | None = None) -> np.ndarray:
@@ -106,6 +118,16 @@ class OnnxModel:
             raise WeightsError(f"{self.path}: does not fit the model lite ({name})")
         return np.ascontiguousarray(array, kind)
 
+    def _check_sums(self) -> None:
+        """Raises WeightsError if an integer network could add up to what float32 does not hold exactly."""
+        for name, weight in self.state.items():
+            if weight.dtype != np.int8:
+                continue
+            sums = np.abs(weight.reshape(len(weight), -1).astype(np.int32)).sum(1) * BYTE
+            bias = self._weight(f"{name.removesuffix('weight')}bias", np.int64, [len(weight)])
+            if (sums + np.abs(bias) >= EXACT).any():
+                raise WeightsError(f"{self.path}: {name} has sums that float32 does not hold exactly")
+
     def _load(self, name: str) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
         """A session, and those of its inputs that are weights."""
         import onnxruntime
@@ -113,6 +135,8 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1 if name in SMALL else self.threads
         options.inter_op_num_threads = 1
+        if not self.optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it keeps what the largest tile ever took
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want to work too
