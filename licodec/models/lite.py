@@ -233,6 +233,10 @@ class Lite(CompressionModel):
     def split(self, y: Tensor) -> list[Tensor]:
         return split_cells(y)
 
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """The inverse of `split`."""
+        return join_cells(parts)
+
     def context(self, z_hat: Tensor, quality: Tensor) -> LiteContext:
         return LiteContext(self.entropy, z_hat, quality)
 

@@ -62,22 +62,32 @@ def ssimulacra2(x_hat: Tensor, x: Tensor) -> Tensor:
     Gradients flow to `x_hat` alone. 30 is low, 50 medium, 70 high, 90 visually lossless quality.
     Sides are at least 8 pixels (256 for all six scales). Computed in float32.
     """
-    with torch.no_grad():
+    return Reference(x).score(x_hat)
+
+
+class Reference:
+    """Original pictures [B, 3, H, W] in [0, 1], to which decoded ones are compared, perhaps many times."""
+
+    @torch.no_grad()
+    def __init__(self, x: Tensor) -> None:
         linear = _linear(x.float())
-    linear_hat = _linear(x_hat.float())
-    norms = []
-    for scale in range(SCALE_COUNT):
-        if scale:
-            linear, linear_hat = _halved(linear), _halved(linear_hat)
-        if min(linear.shape[-2:]) < LEAST_SIDE:
-            break
-        norms.append(_norms(_xyb(linear_hat), _xyb(linear)))
-    # in this order the reference hands out the weights, also where there are fewer than six scales
-    values = torch.stack(norms, 2).flatten(1)  # [B, 3 channels, scales, 2 norms, 3 maps]
-    total = values @ torch.tensor(WEIGHTS, device=x.device).flatten()[: values.shape[1]]
-    total = 0.9562382616834844 * total
-    total = 2.326765642916932 * total - 0.020884521182843837 * total**2 + 6.248496625763138e-05 * total**3
-    return 100 - 10 * total.clamp(min=1e-6) ** 0.6276336467831387
+        self.scales: list[_Scale] = []
+        while len(self.scales) < SCALE_COUNT and min(linear.shape[-2:]) >= LEAST_SIDE:
+            self.scales.append(_Scale(_xyb(linear)))
+            linear = _halved(linear)
+
+    def score(self, x_hat: Tensor) -> Tensor:
+        """Scores [B], see `ssimulacra2`."""
+        linear, norms = _linear(x_hat.float()), []
+        for i, scale in enumerate(self.scales):
+            linear = _halved(linear) if i else linear
+            norms.append(scale.norms(_xyb(linear)))
+        # in this order the reference hands out the weights, also where there are fewer than six scales
+        values = torch.stack(norms, 2).flatten(1)  # [B, 3 channels, scales, 2 norms, 3 maps]
+        total = values @ torch.tensor(WEIGHTS, device=x_hat.device).flatten()[: values.shape[1]]
+        total = 0.9562382616834844 * total
+        total = 2.326765642916932 * total - 0.020884521182843837 * total**2 + 6.248496625763138e-05 * total**3
+        return 100 - 10 * total.clamp(min=1e-6) ** 0.6276336467831387
 
 
 def _linear(x: Tensor) -> Tensor:
@@ -119,18 +129,22 @@ def _blur(x: Tensor) -> Tensor:
     return _blur_matrix(height, True, x.device) @ (x @ _blur_matrix(width, False, x.device).T)
 
 
-def _norms(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Mean and 4-norm over the pixels of the three maps: [B, 3 channels, 2 norms, 3 maps]."""
-    with torch.no_grad():  # the reference's share is constant
-        mu = _blur(x)
-        variance = _blur(x * x) - mu * mu
-        edge = 1 + (x - mu).abs()
-    mu_hat, square, product = _blur(torch.stack([x_hat, x_hat * x_hat, x_hat * x]))
-    luminance = 1 - (mu_hat - mu).square()
-    structure = (2 * (product - mu_hat * mu) + C2) / (square - mu_hat.square() + variance + C2)
-    dissimilarity = (1 - luminance * structure).clamp(min=0)
-    change = (1 + (x_hat - mu_hat).abs()) / edge - 1
-    maps = torch.stack([dissimilarity, change.clamp(min=0), (-change).clamp(min=0)], 2)  # [B, 3, 3, H, W]
-    mean = maps.mean((-2, -1))
-    fourth = (maps.square().square().mean((-2, -1)) + 1e-28) ** 0.25
-    return torch.stack([mean, fourth], 2)
+class _Scale:
+    """What a scale of the original, XYB [B, 3, H, W], contributes."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.mu = x, _blur(x)
+        self.variance = _blur(x * x) - self.mu * self.mu
+        self.edge = 1 + (x - self.mu).abs()
+
+    def norms(self, x_hat: Tensor) -> Tensor:
+        """Mean and 4-norm over the pixels of the three maps: [B, 3 channels, 2 norms, 3 maps]."""
+        mu, square, product = _blur(torch.stack([x_hat, x_hat * x_hat, x_hat * self.x]))
+        luminance = 1 - (mu - self.mu).square()
+        structure = (2 * (product - mu * self.mu) + C2) / (square - mu.square() + self.variance + C2)
+        dissimilarity = (1 - luminance * structure).clamp(min=0)
+        change = (1 + (x_hat - mu).abs()) / self.edge - 1
+        maps = torch.stack([dissimilarity, change.clamp(min=0), (-change).clamp(min=0)], 2)  # [B, 3, 3, H, W]
+        mean = maps.mean((-2, -1))
+        fourth = (maps.square().square().mean((-2, -1)) + 1e-28) ** 0.25
+        return torch.stack([mean, fourth], 2)
