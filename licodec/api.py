@@ -46,8 +46,9 @@ class EncodeOptions(Limits, total=False):
     """How a picture is coded.
 
     quality: 1 (smallest) to the best of the model, fractions too with `lite`; the default otherwise.
-    target_bpp, target_size, target_psnr: in its place: the best quality of at most so many bits per pixel
-        or bytes, the smallest file of at least this PSNR in dB.
+    target_bpp, target_size, target_psnr, target_ssimulacra2: in its place: the best quality of at most so many
+        bits per pixel or bytes, the smallest file of at least this PSNR in dB or this SSIMULACRA 2.
+    effort: 1 (fast) to 9 (slow): how long `lite`'s encoder searches for cheaper symbols.
     tile: side of the tiles of big pictures in pixels; None chooses, 0 does without.
     strip: drop ICC profile, EXIF and XMP; or the kinds of metadata to drop.
     frame: which picture of an animation.
@@ -58,6 +59,8 @@ class EncodeOptions(Limits, total=False):
     target_bpp: float | None
     target_size: int | None
     target_psnr: float | None
+    target_ssimulacra2: float | None
+    effort: int
     tile: int | None
     strip: bool
     frame: int | None
@@ -98,7 +101,7 @@ class Codec:
 
         picture = _picture(image, options)
         target = _target(options)
-        most = {"max_tile": options["max_tile"]} if "max_tile" in options else {}
+        most = {name: options[name] for name in ("max_tile", "effort") if name in options}
         quality, verify = options.get("quality"), options.get("verify", False)
         found = search.encode(self.codec, picture, quality, target, options.get("tile"), verify=verify, **most)
         return found.encoded.data
@@ -213,7 +216,7 @@ def decode_array(
 def _target(options: EncodeOptions) -> search.Target:
     from licodec import search
 
-    return search.Target(options.get("target_size"), options.get("target_bpp"), options.get("target_psnr"))
+    return search.Target(*(options.get(f"target_{name}") for name in ("size", "bpp", "psnr", "ssimulacra2")))
 
 
 def _bytes(file: FileLike) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,11 +24,15 @@ from licodec.tiling import Box, Grid, padded
 from licodec.weights import file as weights_file
 from licodec.weights import store
 
+if TYPE_CHECKING:
+    from licodec.runtime.refine import Searcher
+
 METADATA = {"I": "icc", "E": "exif", "X": "xmp", "c": "cicp"}
 ALPHA = "A"
 Crop = tuple[int, int, int, int]  # left, top, width, height
 Report = Callable[[int, int], None]  # tiles done, tiles in all
 
+ROUNDS = {1: 0, 2: 1, 3: 2, 4: 4, 5: 6, 6: 8, 7: 12, 8: 20, 9: 32}  # of the search (runtime/refine.py), by effort
 MAX_TILE = 2896  # 8.4 megapixels: a decoder's memory is bounded by the tile, and the file is not believed
 
 
@@ -78,6 +84,12 @@ class Codec:
         y = weights.tables["y"]
         self.tables = EntropyTables(y, weights.tables.get("z", y))
 
+    @functools.cached_property
+    def _searcher(self) -> Searcher:
+        from licodec.runtime.refine import Searcher
+
+        return Searcher.load(weights_file.read(self.path), self.device)
+
     def quality(self, asked: float | None) -> float:
         """The quality to write into a header. Raises UsageError if these weights do not have it."""
         fixed = self.metadata.quality
@@ -90,6 +102,13 @@ class Codec:
         if not low <= asked <= high:
             raise UsageError(f"quality {asked:g} is out of range; {self.info.name} has {low} to {high}")
         return round(asked * 100) / 100
+
+    def check_effort(self, effort: int) -> None:
+        """Raises UsageError if there is no such effort, or none for this model."""
+        if effort not in ROUNDS:
+            raise UsageError(f"effort {effort} is out of range; it goes from 1 to {max(ROUNDS)}")
+        if ROUNDS[effort] and self.info.name != LITE:
+            raise UsageError(f"effort {effort} is for {LITE}; {self.info.name} has only effort 1")
 
     def _grid(self, header: Header) -> Grid:
         stride = self.facts.stride
@@ -128,6 +147,7 @@ class Codec:
         tile: int | None = None,
         report: Report = _silent,
         max_tile: int = MAX_TILE,
+        effort: int = 1,
     ) -> Encoded:
         """Code a picture as a .lic file.
 
@@ -135,7 +155,8 @@ class Codec:
             quality: 1 to 10 for `lite`; None for the default, or for fixed-rate weights.
             tile: side of the tiles in pixels, rounded up to the model's stride; 0 for
                 none; None to choose by the picture's size.
-            report: told after each tile how many are done, and of how many.
+            report: told how many tiles (with effort: rounds of tiles) are done, and of how many.
+            effort: 1 to 9; from 2 on `lite` searches for cheaper symbols, in torch.
             max_tile: refuse tiles of more than max_tile**2 pixels, as decoders do.
         """
         quality = self.quality(quality)
@@ -147,15 +168,26 @@ class Codec:
         )
         grid = self._grid(header)
         _check_tiles(grid, max_tile)
+        self.check_effort(effort)
+        rounds = ROUNDS[effort]
+        steps = itertools.count(1)
+
+        def tick() -> None:
+            report(next(steps), header.tiles() * (rounds + 1))
+
         tiles, bits = [], 0.0
         for box in grid.boxes():
             seen = grid.grown(box)
-            y = self.model.analyse(self._window(picture, grid, seen), quality)
-            y = np.ascontiguousarray(y[(..., *box.within(seen).scaled(self.facts.latent_stride).slices())])
-            coded = encode_latent(self.model, self.tables, y, quality)
+            window = self._window(picture, grid, seen)
+            inner = box.within(seen).scaled(self.facts.latent_stride).slices()
+            if rounds:
+                y, z_from = self._searcher.search(window, inner, quality, rounds, tick)
+            else:
+                y, z_from = np.ascontiguousarray(self.model.analyse(window, quality)[(..., *inner)]), None
+            coded = encode_latent(self.model, self.tables, y, quality, z_from)
             tiles.append(coded.payload)
             bits += coded.ideal_bits
-            report(len(tiles), header.tiles())
+            tick()
         metadata = {k: v for k, name in METADATA.items() if (v := getattr(picture, name)) is not None}
         if picture.alpha is not None:
             metadata[ALPHA] = imaging.alpha_to_bytes(picture.alpha)

@@ -70,10 +70,12 @@ def _z_rows(model: Model, quality: float, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(model.z_rows(quality)[:, None, None], shape[1:])
 
 
-def encode_latent(model: Model, tables: EntropyTables, y: np.ndarray, quality: float) -> Coded:
-    """Code y, float [1, M, H, W], as the payload of a tile."""
+def encode_latent(
+    model: Model, tables: EntropyTables, y: np.ndarray, quality: float, z_from: np.ndarray | None = None
+) -> Coded:
+    """Code y, float [1, M, H, W], as the payload of a tile; z comes from another latent if `z_from` is given."""
     encoder = Encoder()
-    z_symbols = _integers(model.hyper_analyse(y, quality))
+    z_symbols = _integers(model.hyper_analyse(y if z_from is None else z_from, quality))
     encoder.push(z_symbols, _z_rows(model, quality, z_symbols.shape), tables.z)
     parts = model.split(y)
 

@@ -1,4 +1,4 @@
-"""Finding the quality that meets a size or a PSNR, on the real file.
+"""Finding the quality that meets a size, a PSNR or a SSIMULACRA 2, on the real file.
 
 Models of variable rate are tried at hundredths of a quality. Of models of one
 rate per weights file the installed weights are tried, and those that can be fetched.
@@ -29,11 +29,13 @@ class Target:
         size: bytes at most.
         bpp: bits per pixel at most.
         psnr: dB at least.
+        ssimulacra2: score at least.
     """
 
     size: int | None = None
     bpp: float | None = None
     psnr: float | None = None
+    ssimulacra2: float | None = None
 
     def given(self) -> list[str]:
         """Names of those that are given."""
@@ -71,13 +73,15 @@ def encode(
         LicodecError: what `Codec.encode` raises, and with `verify` what `Codec.decode` raises.
     """
     if len(target.given()) + (quality is not None) > 1:
-        raise UsageError("a quality, a target size, target bits per pixel and a target PSNR exclude each other")
+        raise UsageError("a quality and targets of size, bits per pixel, PSNR and SSIMULACRA 2 exclude each other")
     width, height = picture.size
     if target.psnr is not None:
-        used, encoded = at_least(codec, picture, target.psnr, tile)
+        used, encoded = at_least(codec, picture, target.psnr, psnr, "dB", tile, **options)
+    elif target.ssimulacra2 is not None:
+        used, encoded = at_least(codec, picture, target.ssimulacra2, ssimulacra2, "SSIMULACRA 2", tile, **options)
     elif target.given():
         most = target.size if target.bpp is None else int(target.bpp * width * height / 8)
-        used, encoded = at_most(codec, picture, most, tile)
+        used, encoded = at_most(codec, picture, most, tile, **options)
     else:
         used, encoded = codec.quality(quality), codec.encode(picture, quality, tile, **options)
     if not verify:
@@ -92,10 +96,10 @@ class Axis:
     qualities: Sequence[float]
     codec: Callable[[float], Codec]
 
-    def encode(self, number: int, picture: Picture, tile: int | None) -> tuple[float, Encoded]:
+    def encode(self, number: int, picture: Picture, tile: int | None, **options: int | Report) -> tuple[float, Encoded]:
         """The picture at the quality of this number, which is given too."""
         quality = self.qualities[number]
-        return quality, self.codec(quality).encode(picture, quality, tile)
+        return quality, self.codec(quality).encode(picture, quality, tile, **options)
 
 
 def _axis(codec: Codec) -> Axis:
@@ -116,14 +120,16 @@ def _axis(codec: Codec) -> Axis:
     )
 
 
-def at_most(codec: Codec, picture: Picture, size: int, tile: int | None) -> tuple[float, Encoded]:
+def at_most(
+    codec: Codec, picture: Picture, size: int, tile: int | None, **options: int | Report
+) -> tuple[float, Encoded]:
     """The best quality whose file has at most `size` bytes. Raises InputError if none has."""
     axis = _axis(codec)
     low, high = 0, len(axis.qualities)  # below `low` all fit, from `high` on none does
     best, smallest = None, 0
     while low < high:
         middle = (low + high - 1) // 2
-        used, encoded = axis.encode(middle, picture, tile)
+        used, encoded = axis.encode(middle, picture, tile, **options)
         if len(encoded.data) <= size:
             low, best = middle + 1, (used, encoded)
         else:
@@ -133,27 +139,53 @@ def at_most(codec: Codec, picture: Picture, size: int, tile: int | None) -> tupl
     return best
 
 
-def at_least(codec: Codec, picture: Picture, wanted: float, tile: int | None) -> tuple[float, Encoded]:
-    """The lowest quality whose decoded picture has at least this PSNR. Raises InputError if none has."""
+def at_least(
+    codec: Codec,
+    picture: Picture,
+    wanted: float,
+    measure: Callable[[Codec, Picture, bytes], float],
+    unit: str,
+    tile: int | None,
+    **options: int | Report,
+) -> tuple[float, Encoded]:
+    """The lowest quality whose decoded picture measures at least `wanted`. Raises InputError if none does."""
     axis = _axis(codec)
     low, high = 0, len(axis.qualities)  # below `low` none suffices, from `high` on all do
     best, most = None, 0.0
     while low < high:
         middle = (low + high - 1) // 2
-        used, encoded = axis.encode(middle, picture, tile)
-        reached = psnr(axis.codec(used), picture, encoded.data)
+        used, encoded = axis.encode(middle, picture, tile, **options)
+        reached = measure(axis.codec(used), picture, encoded.data)
         if reached >= wanted:
             high, best = middle, (used, encoded)
         else:
             low, most = middle + 1, reached
     if best is None:
-        raise InputError(f"reaches {most:.2f} dB at the highest quality, less than the {wanted:g} asked for")
+        raise InputError(f"reaches {most:.2f} {unit} at the highest quality, less than the {wanted:g} asked for")
     return best
 
 
 def psnr(codec: Codec, picture: Picture, data: bytes) -> float:
     """PSNR in dB of a file's decoded picture, over all colour samples; infinite if equal."""
     return pixel_psnr(codec.decode(container.read(data)).pixels, picture.pixels)
+
+
+def ssimulacra2(codec: Codec, picture: Picture, data: bytes) -> float:
+    """SSIMULACRA 2 of a file's decoded picture, at most 100; of sides of at least 8 pixels. Imports torch."""
+    import torch
+
+    from licodec.train.ssimulacra2 import LEAST_SIDE
+    from licodec.train.ssimulacra2 import ssimulacra2 as score
+
+    if min(picture.size) < LEAST_SIDE:
+        raise InputError(f"is too small for SSIMULACRA 2, which needs {LEAST_SIDE} pixels a side")
+
+    def tensor(pixels: np.ndarray) -> torch.Tensor:
+        colour = np.atleast_3d(pixels).transpose(2, 0, 1)[None] / np.float32(np.iinfo(pixels.dtype).max)
+        return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(colour, (1, 3, *colour.shape[2:])), np.float32))
+
+    with torch.no_grad():
+        return score(tensor(codec.decode(container.read(data)).pixels), tensor(picture.pixels)).item()
 
 
 def pixel_psnr(decoded: np.ndarray, original: np.ndarray) -> float:

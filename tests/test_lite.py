@@ -1,18 +1,24 @@
 """`lite`: integers that are the same however they are computed, and what it is trained for."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import torch
-from conftest import PICTURES, render
+from conftest import PICTURES, licodec, render
 from PIL import Image
 from torch.nn import functional as F
 
+import licodec as licodec_api
+from licodec import codec, container, imaging
+from licodec.errors import UsageError
 from licodec.layers import integer
 from licodec.layers.integer import BYTE, WORD, IntegerConv, TrainableConv
 from licodec.models.lite import Lite, LiteConfig
 from licodec.models.lite_entropy import interpolate_integers
+from licodec.runtime.refine import MSE_SHARE
+from licodec.search import pixel_psnr
 from licodec.train.ssimulacra2 import ssimulacra2
 
 SMALL = LiteConfig(16, 32, 16, 8, 1, 4)
@@ -217,3 +223,65 @@ def test_cost():
             context.push(step, part)
     assert macs / 256**2 <= 20_000
     assert sum(t.numel() * t.element_size() for t in model.coding_state().values()) < 16e6
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lite") / "photograph.png"
+    with Image.open(PICTURES / "astronaut.png") as image:
+        image.convert("RGB").crop((60, 0, 316, 256)).save(path)
+    return path
+
+
+def test_effort_lowers_what_training_minimises(photograph):
+    """Bits plus weighted distortion, on real files; the same file each time."""
+    x = tensor(np.asarray(Image.open(photograph)))
+    quality = torch.tensor([5.0])
+    costs, sizes = [], []
+    for effort in (1, 2, 4):
+        data = licodec_api.encode(photograph, quality=5, effort=effort)
+        x_hat = tensor(licodec_api.decode_array(data))
+        model = Lite()
+        squared = 255**2 * float((x_hat - x).square().mean())
+        lost = 100 - ssimulacra2(x_hat, x).item()
+        weighted = MSE_SHARE * model.rate_lambda(quality).item() * squared
+        weighted += (1 - MSE_SHARE) * model.rate_mu(quality).item() * lost
+        costs.append(8 * len(data) / 256**2 + weighted)
+        sizes.append(len(data))
+    assert costs[1] < 0.99 * costs[0] and costs[2] < costs[1], (costs, sizes)
+    assert licodec_api.encode(photograph, quality=5, effort=2) == licodec_api.encode(photograph, quality=5, effort=2)
+
+
+def test_effort_of_tiles_and_its_progress(photograph):
+    seen = []
+    chosen = codec.for_model("lite", 3, device="cpu")
+    picture = imaging.read(photograph)
+    encoded = chosen.encode(picture, 3, 128, lambda done, total: seen.append((done, total)), effort=3)
+    assert seen == [(i + 1, 12) for i in range(12)]  # 4 tiles, 2 rounds each and the coding
+    plain = chosen.encode(picture, 3, 128)
+    assert encoded.data != plain.data
+    reached = [pixel_psnr(chosen.decode(container.read(e.data)).pixels, picture.pixels) for e in (encoded, plain)]
+    assert reached[0] > reached[1] - 0.5 and len(encoded.data) < 1.02 * len(plain.data)
+
+
+def test_effort_is_refused_where_there_is_none(photograph):
+    with pytest.raises(UsageError, match="effort 10"):
+        licodec_api.encode(photograph, effort=10)
+    result = licodec("encode", photograph, "--effort", "0")
+    assert result.returncode == 2
+
+
+def test_target_ssimulacra2(photograph, tmp_path):
+    out = tmp_path / "x.lic"
+    result = licodec("encode", photograph, "--target-ssimulacra2", "70", "-o", out, "--json")
+    assert result.returncode == 0, result.stderr
+    quality = json.loads(result.stdout)["quality"]
+    x = tensor(np.asarray(Image.open(photograph)))
+    scores = {}
+    for q in (quality, round(quality - 0.01, 2)):
+        x_hat = tensor(licodec_api.decode_array(licodec_api.encode(photograph, quality=q)))
+        scores[q] = ssimulacra2(x_hat, x).item()
+    assert scores[quality] >= 70 > min(scores.values()) - 0.2
+    assert out.read_bytes() == licodec_api.encode(photograph, quality=quality)
+    unreachable = licodec("encode", photograph, "--target-ssimulacra2", "99.9", "-o", tmp_path / "y.lic")
+    assert unreachable.returncode == 1 and b"SSIMULACRA 2" in unreachable.stderr

@@ -97,6 +97,7 @@ class Encode(Task):
         verbose: facts that are for developers.
         preserve: the result gets the original's time stamps and mode.
         delete_source: remove the original after a verified write.
+        effort: of the encoder, see `codec.ROUNDS`.
     """
 
     model: str | None = None
@@ -109,12 +110,14 @@ class Encode(Task):
     verbose: bool = False
     preserve: bool = False
     delete_source: bool = False
+    effort: int = 1
 
     label = "encoding"
 
     def prepare(self) -> None:
         super().prepare()
         self._codec().quality(self.quality)
+        self._codec().check_effort(self.effort)
 
     def is_small(self, head: list[Job]) -> bool:
         return self._codec().info.name == LITE
@@ -138,6 +141,7 @@ class Encode(Task):
         found = search.encode(
             chosen, picture, self.quality, self.target or search.Target(), self.tile,
             verify=self.verify or self.delete_source, report=tiles, max_tile=limits.tile or codec.MAX_TILE,
+            effort=self.effort,
         )  # fmt: skip
         encoded = found.encoded
         facts = _facts(chosen, picture, found.quality, len(encoded.data))

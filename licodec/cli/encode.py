@@ -25,6 +25,13 @@ def encode(
         help="See `licodec models`; `lite`, or that of --weights, if left out.",
         autocompletion=complete_model,
     ),
+    effort: int = typer.Option(
+        1,
+        "--effort",
+        min=1,
+        max=9,
+        help="1 (fast) to 9 (slow): how long lite's encoder searches for cheaper symbols. Needs torch from 2 on.",
+    ),
     verify: bool = typer.Option(False, "--verify", help="Decode in memory and compare before writing."),
     force: bool = Options.force,
     target_size: str | None = typer.Option(
@@ -35,6 +42,9 @@ def encode(
     ),
     target_psnr: float | None = typer.Option(
         None, "--target-psnr", rich_help_panel=TARGETS, help="Smallest file of at least this PSNR in dB."
+    ),
+    target_ssimulacra2: float | None = typer.Option(
+        None, "--target-ssimulacra2", rich_help_panel=TARGETS, help="Smallest file of at least this SSIMULACRA 2: 80."
     ),
     strip: str = typer.Option(
         "",
@@ -87,16 +97,16 @@ def encode(
     from licodec.batch.jobs import plan
 
     size = size_of(target_size, "--target-size") if target_size is not None else None
-    target = search.Target(size, target_bpp, target_psnr)
+    target = search.Target(size, target_bpp, target_psnr, target_ssimulacra2)
     if len(target.given()) + (quality is not None) > 1:
-        raise UsageError("-q, --target-bpp, --target-size and --target-psnr exclude each other")
+        raise UsageError("-q, --target-bpp, --target-size, --target-psnr and --target-ssimulacra2 exclude each other")
     todo = plan(inputs, out, kinds.suffixes(), ".lic", again=".lic")
     if as_json and todo.streams():
         raise UsageError("--json and the file itself cannot both go to standard output; name a file with -o")
     limits = tasks.Limits(max_pixels, max_side, max_tile)
     task = tasks.Encode(
         weights, device, threads, limits, force, resume, precision, model, quality, target,
-        tile, kinds_of_metadata(strip), frame, verify, bool(verbose), preserve, delete_source,
+        tile, kinds_of_metadata(strip), frame, verify, bool(verbose), preserve, delete_source, effort,
     )  # fmt: skip
     if delete_source:
         tasks.check_deletion(task, todo)

@@ -38,8 +38,10 @@ from licodec.layers.integer import BYTE
 from licodec.models.base import CompressionModel, gaussian_bits
 from licodec.models.lite_entropy import MEAN_UNIT, PASSES, QUALITIES, Entropy, interpolate, row_of, scale_of
 
-LAMBDA_MIN, LAMBDA_MAX = 0.0015, 1.0  # per squared grey level, at qualities 1 and 10
-MU_MIN, MU_MAX = 0.005, 0.45  # bits per pixel per point of SSIMULACRA 2
+# Weights of the distortion at qualities 1, 4, 7 and 10, log-linear between them: SSIMULACRA 2 near 30, 65, 82 and 90.
+KNOTS = (1, 4, 7, 10)
+LAMBDAS = (0.0008, 0.009, 0.08, 2.0)  # of the mean squared error, of values to 255
+MUS = (0.003, 0.016, 0.075, 0.9)  # of 100 - SSIMULACRA 2
 # Position of a 2x2 cell that group g codes in pass k is CELL[k ^ g]: diagonal neighbours first.
 CELL = ((0, 0), (1, 1), (0, 1), (1, 0))
 
@@ -61,18 +63,19 @@ class LiteConfig:
     P: int = 16
 
 
-def _along(low: float, high: float, quality: Tensor) -> Tensor:
-    return low * (high / low) ** ((quality - 1) / (QUALITIES - 1))
+def _between(values: tuple[float, ...], quality: Tensor) -> Tensor:
+    """Log-linear between the values at KNOTS, [B]."""
+    return torch.from_numpy(np.exp(np.interp(quality.cpu().double(), KNOTS, np.log(values)))).to(quality)
 
 
 def rate_lambda(quality: Tensor) -> Tensor:
-    """Weight of the mean squared error (of values to 255) at a quality in [1, 10], log-spaced."""
-    return _along(LAMBDA_MIN, LAMBDA_MAX, quality)
+    """Weight, in bits per pixel, of the mean squared error (of values to 255) at qualities [B] in [1, 10]."""
+    return _between(LAMBDAS, quality)
 
 
 def rate_mu(quality: Tensor) -> Tensor:
-    """Weight of 100 - SSIMULACRA 2 at a quality in [1, 10], log-spaced."""
-    return _along(MU_MIN, MU_MAX, quality)
+    """Weight, in bits per pixel, of 100 - SSIMULACRA 2 at qualities [B] in [1, 10]."""
+    return _between(MUS, quality)
 
 
 class Gain(nn.Module):

@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from licodec.models.base import gaussian_bits
 from licodec.models.lite import Lite
+from licodec.runtime.torch import TorchModel, has_bf16, memory_guard
 from licodec.train.loss import squared_error
 from licodec.train.ssimulacra2 import Reference
+from licodec.weights.file import Weights
 
 MSE_SHARE = 0.4  # of the distortion, as in training
 OVERWEIGHT = 1.1  # of the distortion: the rate of what follows through the context is left out
@@ -83,6 +86,44 @@ class _Walk:
             self.symbols.append(symbols)
             self.means.append(mean)
             self.scales.append(scale)
+
+
+class Searcher:
+    """`lite` in torch, with the gradients that the search needs."""
+
+    def __init__(self, module: Lite, device: torch.device) -> None:
+        self.module, self.device = module, device
+        self.autocast = has_bf16(device)
+
+    @classmethod
+    def load(cls, weights: Weights, device: str) -> Searcher:
+        """From a weights file. Raises UsageError, WeightsError, OutOfMemoryError."""
+        model = TorchModel.load(weights, device)
+        assert isinstance(model.module, Lite)
+        return cls(model.module, model.device)
+
+    @memory_guard()
+    def search(
+        self,
+        window: np.ndarray,
+        inner: tuple[slice, slice],
+        quality: float,
+        rounds: int,
+        report: Callable[[], None] = lambda: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The latent to code for a tile, float32 [1, M, h, w], and the one that z is computed from.
+
+        Args:
+            window: what the transforms see of the tile, float32 [1, 3, H, W] in [0, 1].
+            inner: rows and columns of the latent that the tile codes.
+            rounds, report: see `refine`.
+        """
+        x = torch.from_numpy(window).to(self.device, memory_format=torch.channels_last)
+        q = torch.tensor([quality], device=self.device)
+        with torch.no_grad():
+            y = self.module.analyse(x, q)
+        found = refine(self.module, x, y, inner, q, rounds, report, self.autocast)
+        return found.cpu().contiguous().numpy(), y[(..., *inner)].cpu().contiguous().numpy()
 
 
 def refine(

@@ -74,7 +74,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def _memory_guard() -> Iterator[None]:
+def memory_guard() -> Iterator[None]:
     """Turn torch's out-of-memory errors into ours."""
     try:
         yield
@@ -98,7 +98,7 @@ def _at_work(method: Callable[Concatenate[Own, P], Result]) -> Callable[Concaten
 
     @functools.wraps(method)
     def run(self: Own, *args: P.args, **kwargs: P.kwargs) -> Result:
-        with _memory_guard(), torch.inference_mode():
+        with memory_guard(), torch.inference_mode():
             return method(self, *args, **kwargs)
 
     return run
@@ -152,7 +152,7 @@ class TorchModel:
         self.facts = facts_of(module)
 
     @classmethod
-    @_memory_guard()
+    @memory_guard()
     def load(cls, weights: Weights, device: str, precision: str = "float32") -> TorchModel:
         """From a weights file. Raises UsageError, WeightsError, OutOfMemoryError."""
         use_threads(runtime.threads())
