@@ -116,7 +116,7 @@ def test_the_authors_graphs_of_glic(author):  # noqa: F811
         model.analyse(torch.from_numpy(golden["x"]).float().div(255), Q)
         model.synthesise(torch.from_numpy(golden["y_hat"]), Q)
         for ours, theirs in {"g_a.3": "g_a.g2", "g_a.5": "g_a.g3", "g_s.1": "g_s.g1", "g_s.3": "g_s.g2"}.items():
-            x = inputs[ours].contiguous()
+            x = inputs[ours].permute(0, 2, 3, 1).contiguous()
             for spread, kind in ((False, "local"), (True, "global")):
                 graph = np.packbits(neighbours(x, complexity(x), spread).numpy(), axis=-1)
                 assert (graph == golden[f"graph/{theirs}/{kind}"]).all()
@@ -272,12 +272,12 @@ def test_generalised_gaussian_has_its_gradient():
 @pytest.mark.parametrize("spread", [False, True])
 def test_graph_windows_and_samples(spread):
     """Windows tile the map; each sees 256 samples, its own nodes among them."""
-    x = torch.arange(1.0, 1 + 32 * 48).view(1, 1, 32, 48)
+    x = torch.arange(1.0, 1 + 32 * 48).view(1, 32, 48, 1)
     windows, seen = nodes(x, spread), samples(x, spread)
     assert windows.shape == (24, 64, 1) and seen.shape == (24, 256, 1)
     assert torch.equal(from_nodes(windows, x, spread), x)
     for window, sampled in zip(windows, seen, strict=True):
         assert set(window.flatten().tolist()) <= set(sampled.flatten().tolist())
-    x = torch.randn(1, 4, 32, 48)
+    x = torch.randn(1, 32, 48, 4)
     graph = neighbours(x, complexity(x), spread)
     assert graph.shape == (24, 64, 256) and 16 < graph.sum(2).float().mean() < 128

@@ -24,56 +24,58 @@ AT_ONCE = 256  # windows whose attention is in memory
 
 
 def nodes(x: Tensor, spread: bool) -> Tensor:
-    """The windows of a map: [B, C, H, W] -> [windows, 64, C]; H and W are multiples of 8."""
-    b, c, h, w = x.shape
+    """The windows of a map: [B, H, W, C] -> [windows, 64, C]; H and W are multiples of 8."""
+    b, h, w, c = x.shape
     if spread:
-        x = x.view(b, c, WINDOW, h // WINDOW, WINDOW, w // WINDOW).permute(0, 3, 5, 2, 4, 1)
+        x = x.reshape(b, WINDOW, h // WINDOW, WINDOW, w // WINDOW, c).permute(0, 2, 4, 1, 3, 5)
     else:
-        x = x.view(b, c, h // WINDOW, WINDOW, w // WINDOW, WINDOW).permute(0, 2, 4, 3, 5, 1)
+        x = x.reshape(b, h // WINDOW, WINDOW, w // WINDOW, WINDOW, c).permute(0, 1, 3, 2, 4, 5)
     return x.reshape(-1, WINDOW**2, c)
 
 
 def from_nodes(x: Tensor, like: Tensor, spread: bool) -> Tensor:
     """The inverse of `nodes`, of the size of the map `like`."""
-    b, _, h, w = like.shape
+    b, h, w, _ = like.shape
     x = x.view(b, h // WINDOW, w // WINDOW, WINDOW, WINDOW, -1)
-    return x.permute((0, 5, 3, 1, 4, 2) if spread else (0, 5, 1, 3, 2, 4)).reshape(b, -1, h, w)
+    return x.permute((0, 3, 1, 4, 2, 5) if spread else (0, 1, 3, 2, 4, 5)).reshape(b, h, w, -1)
 
 
 def samples(x: Tensor, spread: bool) -> Tensor:
-    """What each window samples: [B, C, H, W] -> [windows, 256, C], zeros outside the map."""
-    b, c, h, w = x.shape
+    """What each window samples: [B, H, W, C] -> [windows, 256, C], zeros outside; multiples of 16 if `spread`."""
+    b, h, w, c = x.shape
     if spread:
-        x = x.view(b, c, SAMPLES, h // SAMPLES, SAMPLES, w // SAMPLES).permute(0, 3, 5, 2, 4, 1)
+        x = x.reshape(b, SAMPLES, h // SAMPLES, SAMPLES, w // SAMPLES, c).permute(0, 2, 4, 1, 3, 5)
         repeats = SAMPLES // WINDOW  # windows that see the same
-        return x.repeat(1, repeats, repeats, 1, 1, 1).reshape(-1, SAMPLES**2, c)
-    around = F.unfold(x, SAMPLES, stride=WINDOW, padding=(SAMPLES - WINDOW) // 2)
-    return around.view(b, c, SAMPLES**2, -1).permute(0, 3, 2, 1).contiguous().view(-1, SAMPLES**2, c)
+        return x.repeat(1, repeats, repeats, 1, 1, 1).view(-1, SAMPLES**2, c)
+    margin = (SAMPLES - WINDOW) // 2
+    around = F.pad(x, (0, 0, margin, margin, margin, margin)).unfold(1, SAMPLES, WINDOW).unfold(2, SAMPLES, WINDOW)
+    return around.permute(0, 1, 2, 4, 5, 3).reshape(-1, SAMPLES**2, c)
 
 
 def complexity(x: Tensor) -> Tensor:
-    """How busy a map is: [B, C, H, W] -> [B, 1, H, W], Sobel's gradients, blurred, over all channels."""
+    """How busy a map is: [B, H, W, C] -> [B, H, W, 1], Sobel's gradients, blurred, over all channels."""
 
     def filtered(x: Tensor, dim: int, kernel: tuple[float, ...]) -> Tensor:
-        """Along the columns (3) or the rows (2), the border repeated."""
-        padded = F.pad(x, (1, 1, 0, 0) if dim == 3 else (0, 0, 1, 1), mode="replicate")
-        return sum(padded.narrow(dim, i, x.shape[dim]) * weight for i, weight in enumerate(kernel) if weight)
+        """Along the rows (dimension 1) or the columns (2), the border repeated."""
+        side = x.shape[dim]
+        padded = torch.cat([x.narrow(dim, 0, 1), x, x.narrow(dim, side - 1, 1)], dim)
+        return sum(padded.narrow(dim, i, side) * weight for i, weight in enumerate(kernel) if weight)
 
     slope, smooth = (0.25, 0.0, -0.25), (1.0, 2.0, 1.0)
-    across, down = filtered(filtered(x, 3, slope), 2, smooth), filtered(filtered(x, 3, smooth), 2, slope)
+    across, down = filtered(filtered(x, 2, slope), 1, smooth), filtered(filtered(x, 2, smooth), 1, slope)
     gradient = (across.square() + down.square() + 1e-9).sqrt()
     side = math.exp(-0.5 / 0.8**2)
     blur = (side / (1 + 2 * side), 1 / (1 + 2 * side), side / (1 + 2 * side))
-    return filtered(filtered(gradient, 3, blur), 2, blur).square().mean(1, keepdim=True).sqrt()
+    return filtered(filtered(gradient, 2, blur), 1, blur).square().mean(3, keepdim=True).sqrt()
 
 
 def neighbours(x: Tensor, busy: Tensor, spread: bool) -> Tensor:
     """Which samples each node is joined to, by their features and how `complexity` varies: bool [windows, 64, 256]."""
-    mean = busy.mean((2, 3), keepdim=True)
+    mean = busy.mean((1, 2), keepdim=True)
     share = nodes(mean + (busy - mean) / FLATTENING, spread)
     budget = share / share.sum(1, keepdim=True) * (WINDOW**2 * MEAN_NEIGHBOURS)
     budget = budget.clamp(1, SAMPLES**2)
-    unit = F.normalize(x, dim=1)
+    unit = F.normalize(x, dim=3)
     similarity = nodes(unit, spread) @ samples(unit, spread).transpose(1, 2)
     low = similarity.amin(2, keepdim=True)
     high = torch.ones_like(low)
@@ -119,10 +121,9 @@ class GraphAttention(nn.Module):
         self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10)))
 
     def forward(self, x: Tensor, graph: Tensor, spread: bool) -> Tensor:
-        """Map [B, H, W, C] -> the same, [B, C, H, W]."""
+        """Map [B, H, W, C] -> the same."""
         key, value = self.key_value(x).chunk(2, -1)
         query, key = (F.normalize(t.unflatten(-1, (self.heads, -1)), dim=-1).flatten(-2) for t in (self.query(x), key))
-        query, key, value = (t.permute(0, 3, 1, 2) for t in (query, key, value))
         scale, seen = self.logit_scale.clamp(max=SCALE_MAX).exp(), self.bias()
         unseen = seen + NO_SIGHT * scale
 
@@ -133,7 +134,7 @@ class GraphAttention(nn.Module):
 
         windows = nodes(query, spread), samples(key, spread), samples(value, spread), graph
         attended = torch.cat([attend(*some) for some in zip(*(t.split(AT_ONCE) for t in windows), strict=True)])
-        return from_nodes(self.proj(attended), query, spread)
+        return from_nodes(self.proj(attended), x, spread)
 
 
 class GatedConvolution(nn.Module):
@@ -151,7 +152,7 @@ class GatedConvolution(nn.Module):
 
 
 class GraphLayer(nn.Module):
-    """Graph attention and a gated convolution, each after a norm and with a skip."""
+    """Graph attention and a gated convolution, each after a norm and with a skip; [B, H, W, C]."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -160,21 +161,22 @@ class GraphLayer(nn.Module):
         self.mlp = GatedConvolution(dim, hidden)
 
     def forward(self, x: Tensor, graph: Tensor, spread: bool) -> Tensor:
-        x = x + self.attention(self.norm1(x.permute(0, 2, 3, 1)), graph, spread)
-        return x + self.mlp(self.norm2(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        x = x + self.attention(self.norm1(x), graph, spread)
+        return x + self.mlp(self.norm2(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class GraphAggregation(nn.Module):
-    """Layers on local and on spread windows in turn, on the graphs of the first one's input."""
+    """Layers on local and on spread windows in turn, on the graphs of the first one's input; [B, C, H, W]."""
 
     def __init__(self, dim: int, hidden: int, heads: int, depth: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(GraphLayer(dim, heads, hidden) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1).contiguous()
         with torch.no_grad():
             busy = complexity(x)
             graphs = [neighbours(x, busy, spread) for spread in (False, True)]
         for i, layer in enumerate(self.layers):
             x = layer(x, graphs[i % 2], bool(i % 2))
-        return x
+        return x.permute(0, 3, 1, 2)
