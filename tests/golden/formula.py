@@ -60,19 +60,29 @@ def state(name: str, config: dict, gains: dict[str, float], offsets: dict[str, f
     return {key: tensor(key, value) * gains.get(key, 1.0) + offsets.get(key, 0.0) for key, value in initial.items()}
 
 
-def save_recipe(name: str, config: dict, gains: dict[str, float], offsets: dict[str, float], tables: Tables) -> None:
+def save_recipe(name: str, config: dict, gains: dict[str, float], offsets: dict[str, float]) -> None:
     """Write the recipe of a model, once."""
-    facts = {"recipe": json.dumps({"config": config, "gains": gains, "offsets": offsets}, sort_keys=True)}
-    save_file({part: getattr(tables, part) for part in PARTS}, HERE / f"{name}.recipe", facts)
+    facts = {"config": config, "gains": gains, "offsets": offsets}
+    model = MODELS[name].build(config)
+    model.load_state_dict(state(name, **facts))
+    tables = model.z_tables()
+    tensors = {part: getattr(tables["z"], part) for part in PARTS}
+    if "y" in tables:  # of a density of its own
+        tensors |= {f"y.{part}": getattr(tables["y"], part) for part in PARTS} | {"thresholds": model.thresholds()}
+    save_file(tensors, HERE / f"{name}.recipe", {"recipe": json.dumps(facts, sort_keys=True)})
 
 
 def weights(name: str, path: Path) -> Path:
     """Make the weights file of a recipe; the fingerprint is the same everywhere."""
     with safe_open(HERE / f"{name}.recipe", framework="numpy") as recipe:
         facts = json.loads(recipe.metadata()["recipe"])
-        z = Tables(*(recipe.get_tensor(part) for part in PARTS))
-    common = file.read(HERE / "conv-hyperprior.safetensors")
+        own = {key: recipe.get_tensor(key) for key in recipe.keys()}  # noqa: SIM118 - not a mapping
+    z = Tables(*(own[part] for part in PARTS))
+    if "thresholds" in own:
+        y, thresholds = Tables(*(own[f"y.{part}"] for part in PARTS)), own["thresholds"]
+    else:
+        common = file.read(HERE / "conv-hyperprior.safetensors")
+        y, thresholds = common.tables["y"], common.thresholds.astype(np.float32)
     metadata = file.Metadata(name, facts["config"], 1, "Apache-2.0", {"made_by": "tests"})
-    tables = {"y": common.tables["y"], "z": z}
-    file.save(path, metadata, state(name, **facts), tables, common.thresholds.astype(np.float32))
+    file.save(path, metadata, state(name, **facts), {"y": y, "z": z}, thresholds)
     return path
