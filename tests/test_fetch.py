@@ -115,7 +115,15 @@ def test_a_line_for_each_failure(drive, how, word, cloud, tmp_path, picture_file
     run = licodec("encode", picture_file, *ENCODE, env=cloud.env)
     refused(run, word, "with a browser and `licodec convert-upstream FILE -m conv-hyperprior -q 1`")
     change(cloud, "")
-    assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+    if how == "page":  # nothing is left of it
+        assert licodec("encode", picture_file, *ENCODE, env=cloud.env).returncode == 0
+
+
+def test_nobody_there(cloud, tmp_path, picture_file):
+    manifest(cloud, tmp_path, url="http://127.0.0.1:9/x.pth.tar")
+    run = licodec("encode", picture_file, *ENCODE, env=cloud.env)
+    refused(run, "cannot be downloaded (Failed to establish a new connection")
+    assert b"Max retries" not in run.stderr
 
 
 def test_cut_short_and_gone_on_with(cloud, tmp_path, picture_file, checkpoint):

@@ -31,6 +31,7 @@ def bench(
     device: str = Options.device,
     precision: str = Options.precision,
     threads: int = Options.threads,
+    offline: bool = Options.offline,
     quiet: bool = Options.quiet,
 ) -> None:
     """Compare codecs on your own pictures.

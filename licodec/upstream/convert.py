@@ -82,6 +82,8 @@ def _unpickle(path: Path) -> object:
         raise WeightsError(f"the pickle {what}; it was not executed, and is refused") from None
     except Exception as error:  # torch's reader raises whatever a damaged stream makes it stumble over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "PytorchStreamReader" in reason:  # a paragraph of advice
+            reason = "its zip archive is damaged or cut short"
         raise WeightsError(f"cannot be read as a checkpoint ({reason})") from None
 
 

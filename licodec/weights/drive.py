@@ -200,12 +200,22 @@ def _clear_errors(entry: Entry, source: str) -> Iterator[None]:
         reason = found[1] if found else text
         raise WeightsError(f"Google Drive does not give {what}: {_plain(reason)}; {by_hand(entry, source)}") from None
     except Exception as error:  # lost connections, refused ones, full disks
-        text = " ".join(str(error).split())
+        text = _reason(error)
         if short := re.search(r"received (\d+) bytes but the server announced (\d+)", text):
             reason = f"cut short after {short[1]} of {short[2]} bytes, which are kept: the next try goes on from there"
         else:
             reason = _plain(text)[:300] or type(error).__name__
         raise WeightsError(f"{what} cannot be downloaded ({reason}); {by_hand(entry, source)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, without what the layers of the transport wrap around it."""
+    cause = error.__cause__ or error
+    inner = cause.args[0] if cause.args else None  # requests wraps urllib3's errors, which know their reason
+    reason = getattr(inner, "reason", None)
+    if isinstance(reason, Exception):
+        return " ".join(re.sub(r"^\w+\([^)]*\): ", "", str(reason)).split())
+    return " ".join(str(error).split())
 
 
 def _page(path: Path) -> str | None:
