@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from licodec import container, imaging, runtime
-from licodec.coding import EntropyTables, decode_latent, encode_latent
+from licodec.coding import Coded, EntropyTables, decode_latent, encode_latent
 from licodec.container import Container, Header
 from licodec.errors import CorruptError, InputError, OutOfMemoryError, UsageError, WeightsError
 from licodec.imaging import Picture
 from licodec.models import LITE, model_info
 from licodec.output import Decoding
+from licodec.parallel import in_order
 from licodec.tiling import Box, Grid, padded
 from licodec.weights import file as weights_file
 from licodec.weights import store
@@ -175,8 +176,7 @@ class Codec:
         def tick() -> None:
             report(next(steps), header.tiles() * (rounds + 1))
 
-        tiles, bits = [], 0.0
-        for box in grid.boxes():
+        def code(box: Box) -> Coded:
             seen = grid.grown(box)
             window = self._window(picture, grid, seen)
             inner = box.within(seen).scaled(self.facts.latent_stride).slices()
@@ -184,7 +184,10 @@ class Codec:
                 y, z_from = self._searcher.search(window, inner, quality, rounds, tick)
             else:
                 y, z_from = np.ascontiguousarray(self.model.analyse(window, quality)[(..., *inner)]), None
-            coded = encode_latent(self.model, self.tables, y, quality, z_from)
+            return encode_latent(self.model, self.tables, y, quality, z_from)
+
+        tiles, bits = [], 0.0
+        for coded in in_order(code, grid.boxes(), 1 if rounds else self.model.side_by_side):
             tiles.append(coded.payload)
             bits += coded.ideal_bits
             tick()
@@ -243,18 +246,27 @@ class Codec:
         rows = list(grid.rows(wanted))
         needed = {i for row in rows for _, seen in self._parts(grid, row) for i, _ in grid.touching(seen)}
         latents: dict[Box, np.ndarray] = {}
-        done = 0
+        done, workers = 0, self.model.side_by_side
+
+        def decode(tile: tuple[int, Box]) -> np.ndarray:
+            return self._decode_tile(tile[1], parsed.tiles[tile[0]], quality)
+
+        def synthesise(part_and_seen: tuple[Box, Box]) -> np.ndarray:
+            part, seen = part_and_seen
+            touched = {box: latents[box] for _, box in grid.touching(seen)}
+            y_hat = _gather(touched, seen, self.facts.latent_stride)
+            return self._synthesise(y_hat, seen, part, quality, header.deep)
+
         for row in rows:
+            parts = self._parts(grid, row)
+            touched = {tile: None for _, seen in parts for tile in grid.touching(seen) if tile[1] not in latents}
+            for (_, box), latent in zip(touched, in_order(decode, touched, workers), strict=True):
+                latents[box] = latent
+                done += 1
+                report(done, len(needed))
             pixels = np.empty((row.height, row.width, 3), np.uint16 if header.deep else np.uint8)
-            for part, seen in self._parts(grid, row):
-                touched = grid.touching(seen)
-                for i, box in touched:
-                    if box not in latents:
-                        latents[box] = self._decode_tile(box, parsed.tiles[i], quality)
-                        done += 1
-                        report(done, len(needed))
-                y_hat = _gather({box: latents[box] for _, box in touched}, seen, self.facts.latent_stride)
-                pixels[part.within(row).slices()] = self._synthesise(y_hat, seen, part, quality, header.deep)
+            for (part, _), made in zip(parts, in_order(synthesise, parts, workers), strict=True):
+                pixels[part.within(row).slices()] = made
             latents = {box: y for box, y in latents.items() if box.bottom + grid.overlap > row.bottom}
             yield np.rint(pixels.mean(2, dtype=np.float32)).astype(pixels.dtype) if header.grey else pixels
 

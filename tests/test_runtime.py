@@ -10,7 +10,8 @@ from conftest import PICTURES, torch_model
 from PIL import Image
 
 from licodec import codec, container, imaging, runtime
-from licodec.errors import WeightsError
+from licodec.errors import CorruptError, WeightsError
+from licodec.parallel import in_order
 from licodec.runtime.onnx import OnnxModel, graphs_for
 from licodec.weights import file, store
 
@@ -177,3 +178,34 @@ def test_no_torch_is_imported(name, tmp_path):
     }
     if name == "info":
         assert "onnxruntime" not in imported
+
+
+def test_tiles_side_by_side_give_the_same_file_and_pixels():
+    one, many = codec.Codec(WEIGHTS), codec.Codec(WEIGHTS)
+    one.model.side_by_side, many.model.side_by_side = 1, 4
+    picture = photograph(420, 300)
+    files = [c.encode(picture, 4, tile=128).data for c in (one, many)]
+    assert files[0] == files[1]
+    told = []
+    pixels = [c.decode(container.read(files[0]), report=lambda *now: told.append(now)).pixels for c in (one, many)]
+    assert np.array_equal(*pixels) and told == 2 * [(i, 12) for i in range(1, 13)]
+    parsed = container.read(files[0])
+    damaged = [*parsed.tiles[:6], parsed.tiles[6][:-8] + b"\1" * 8, *parsed.tiles[7:]]
+    with pytest.raises(CorruptError, match="tile at 256,128"):
+        many.decode(container.Container(parsed.header, {}, damaged))
+
+
+def test_work_in_order_is_bounded_and_ends_with_the_first_error():
+    begun, taken = [], []
+
+    def work(item):
+        begun.append(item)
+        if item == 7:
+            raise ZeroDivisionError
+        return item * item
+
+    with pytest.raises(ZeroDivisionError):
+        for result in in_order(work, range(100), 3):
+            taken.append(result)
+            assert len(begun) <= len(taken) + 3
+    assert taken == [i * i for i in range(7)] and len(begun) <= 10

@@ -68,10 +68,9 @@ class Task:
     def processes(self, head: list[Job]) -> int:
         """How many processes shall share many files, of which `head` are the first, where the user does not say.
 
-        One a core for `lite`, as far as memory goes; a GPU and the large models serve one at a time.
+        One a core for `lite` on the CPU, as far as memory goes; a GPU and the large models serve one at a time.
         """
-        on_gpu = self.device.startswith("cuda") or (self.device == "auto" and Path("/dev/nvidiactl").exists())
-        if on_gpu or not self.is_small(head):
+        if self.device.startswith("cuda") or self.precision != "float32" or not self.is_small(head):
             return 1
         return max(1, min(os.cpu_count() or 1, _available_memory() // MEMORY_EACH))
 

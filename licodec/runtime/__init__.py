@@ -80,9 +80,13 @@ class Model(Protocol):
     """A model with its weights, ready to code. May be called from several threads at once.
 
     Raises OutOfMemoryError from whatever computes.
+
+    Attributes:
+        side_by_side: how many tiles of a picture it is worth to work on at once.
     """
 
     facts: Facts
+    side_by_side: int
 
     def analyse(self, window: np.ndarray, quality: float) -> np.ndarray:
         """Picture, float32 [1, 3, H, W] in [0, 1] -> y, float32."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 INDEX = "graphs.json"
 BYTE, EXACT = 127, 1 << 24  # see layers/integer.py, which imports torch
+SIDE_BY_SIDE = 4  # tiles at once at most: they share the threads well, and each takes some 200 MB
 SMALL = {"tables", "split", "join"}  # graphs that gain nothing from several threads
 _TYPES = {
     "tensor(float)": np.float32,
@@ -107,6 +108,7 @@ class OnnxModel:
         self.facts = Facts(**_index(folder)["facts"])
         self.state = weights.state
         self.threads = threads or _threads()
+        self.side_by_side = min(self.threads, SIDE_BY_SIDE)
         self.loaded: dict[str, tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]] = {}
         self.lock = threading.Lock()
         self._check_sums()

@@ -137,7 +137,13 @@ class TorchContext:
 
 
 class TorchModel:
-    """A prepared module, and the thresholds that came with its weights (see `licodec.runtime.Model`)."""
+    """A prepared module, and the thresholds that came with its weights (see `licodec.runtime.Model`).
+
+    Tiles are worked on one after the other: torch's threads share each operation on a map of that
+    size well, and a published model takes a gigabyte or two for each.
+    """
+
+    side_by_side = 1
 
     def __init__(
         self,
