@@ -364,8 +364,8 @@ def test_targets_are_met_and_not_wasted(tiny):
     used, encoded = search.at_most(tiny, image, full // 2, None)
     assert len(encoded.data) <= full // 2 < len(tiny.encode(image, used + 0.02).data) + 60
     wanted = search.psnr(tiny, image, tiny.encode(image, 6).data)
-    used, encoded = search.at_least(tiny, image, wanted, None)
-    assert used <= 6 and search.psnr(tiny, image, encoded.data) >= wanted
+    used, encoded = search.at_least(tiny, image, wanted, search.psnr, "dB", None)
+    assert used <= 6.2 and search.psnr(tiny, image, encoded.data) >= wanted
     assert search.psnr(tiny, image, tiny.encode(image, used - 0.01).data) < wanted
     with pytest.raises(InputError, match="lowest quality"):
         search.at_most(tiny, image, 10, None)
