@@ -8,6 +8,7 @@ been killed (batches and noise depend on the seed and the step alone).
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from licodec.files import beside
+from licodec.models import model_info
 from licodec.models.base import CompressionModel
+from licodec.runtime.torch import has_bf16
 from licodec.train.config import TrainConfig
 from licodec.train.data import Crops
 from licodec.train.export import export
@@ -67,7 +70,16 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
         # update RMS matched to Adam's, so that one learning rate serves both
         optimizers.append(Muon(matrices, lr=config.lr, nesterov=True, adjust_lr_fn="match_rms_adamw"))
+        if not has_bf16(matrices[0].device):
+            _iterate_in_float32()
     return optimizers
+
+
+def _iterate_in_float32() -> None:
+    """Let timm's Muon, which offers no choice, iterate in float32: without bf16 a CPU emulates it, very slowly."""
+    from timm.optim import muon
+
+    muon.zeropower_via_newtonschulz = functools.partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 class Run:
@@ -88,7 +100,7 @@ class Run:
         cpu = device == "cpu" or not torch.cuda.is_available()
         precision = config.precision
         if precision == "auto":
-            precision = "bf16" if bf16_pays(cpu) else "no"
+            precision = "bf16" if has_bf16(torch.device("cpu" if cpu else "cuda")) else "no"
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
         self.crops = Crops(pictures, config.seed)
         model = model.to(self.accelerator.device, memory_format=torch.channels_last)
@@ -98,7 +110,7 @@ class Run:
         # the quantiles of a z prior have a loss of their own, which would hide the gradient's norm
         self.clipped = [p for n, p in self.model.named_parameters() if not n.endswith("quantiles")]
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        self.qualities = (1, 10)
+        self.qualities = model_info(config.model).qualities
         self.step = 0
 
     def save(self) -> None:
@@ -136,7 +148,7 @@ class Run:
         x = torch.from_numpy(self.crops.batch(self.step, count, size, rank)).to(self.accelerator.device)
         x = x.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
         torch.manual_seed((self.config.seed << 32) + self.step * 64 + rank)
-        quality = stratified_quality(count, self.qualities).to(x.device)
+        quality = stratified_quality(count, self.qualities[0], self.qualities[-1]).to(x.device)
         factor = self.config.rate(self.step)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -216,9 +228,8 @@ class Run:
                 file.write(json.dumps({"step": self.step} | {k: round(v, 6) for k, v in row.items()}) + "\n")
 
 
-def stratified_quality(count: int, limits: tuple[int, int]) -> Tensor:
-    """`count` qualities between `limits`, one from each of as many equal parts of the range."""
-    low, high = limits
+def stratified_quality(count: int, low: float, high: float) -> Tensor:
+    """`count` qualities in [low, high], one from each of as many equal parts of the range."""
     return low + (high - low) * (torch.arange(count) + torch.rand(count)) / count
 
 
@@ -228,11 +239,3 @@ def centre_crop(picture: np.ndarray, multiple: int, device: torch.device) -> Ten
     top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
     crop = np.ascontiguousarray(picture[top : top + h, left : left + w].transpose(2, 0, 1))
     return torch.from_numpy(crop)[None].to(device).float().div_(255)
-
-
-def bf16_pays(cpu: bool) -> bool:
-    """Whether bf16 is faster than fp32 here: not on a CPU without its own instructions."""
-    if not cpu:
-        return torch.cuda.is_bf16_supported()
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and ("avx512_bf16" in (text := flags.read_text()) or "amx_bf16" in text)
