@@ -23,8 +23,8 @@ from licodec.layers.conv import (
     conv3x3,
     subpel_conv3x3,
 )
-from licodec.models.base import Estimate, estimate, gaussian_bits, noisy, ste_round
-from licodec.models.hyperprior import MeanScaleHyperprior
+from licodec.models.base import Context, Estimate, estimate, gaussian_bits, noisy, ste_round
+from licodec.models.hyperprior import MeanScaleHyperprior, ScaleHyperpriorConfig
 from licodec.models.slices import SliceModel
 
 REACH = 2  # positions that the 5x5 kernel sees to each side
@@ -33,7 +33,7 @@ DELAY = REACH + 1  # a row may come so close to the end of what is known of the 
 
 
 @dataclass(frozen=True)
-class JointAutoregressiveConfig:
+class JointAutoregressiveConfig(ScaleHyperpriorConfig):
     """Channels of the transforms and of z (N), and of y (M); the zoo has 192, 192 and 192, 320."""
 
     N: int = 192
@@ -140,7 +140,7 @@ class JointAutoregressive(MeanScaleHyperprior):
         steps = range(width + DELAY * (height - 1))
         return [y[:, :, rows, columns][:, :, None] for rows, columns in (diagonal(s, height, width) for s in steps)]
 
-    def context(self, z_hat: Tensor, quality: Tensor) -> DiagonalContext:
+    def context(self, z_hat: Tensor, quality: Tensor) -> Context:
         return DiagonalContext(self, z_hat)
 
     def forward(self, x: Tensor, quality: Tensor) -> Estimate:

@@ -26,7 +26,8 @@ class ScaleHyperpriorConfig:
     M: int = 192
 
 
-FactorizedConfig = MeanScaleHyperpriorConfig = ScaleHyperpriorConfig
+FactorizedConfig = ScaleHyperpriorConfig
+MeanScaleHyperpriorConfig = ScaleHyperpriorConfig
 
 
 def analysis(n: int, m: int) -> nn.Sequential:
@@ -118,7 +119,7 @@ class ScaleHyperprior(SliceModel):
     name = "bmshj2018-hyperprior"
     overlap = 64
     overlap_is_all = True
-    exact = ("z_prior", "h_s")
+    exact: tuple[str, ...] = ("z_prior", "h_s")
 
     def __init__(self, config: ScaleHyperpriorConfig | None = None) -> None:
         config = config or ScaleHyperpriorConfig()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from licodec.entropy.tables import Tables
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
-from licodec.models.base import CompressionModel
+from licodec.models.base import CompressionModel, Context
 
 
 class SliceContext:
@@ -72,7 +72,7 @@ class SliceModel(CompressionModel):
     slice_sizes: list[int]
     max_support: int | None = None
     stride = 64
-    exact = ("z_prior", "h_mean_s", "h_scale_s", "mean_heads", "scale_heads", "lrp_heads")
+    exact: tuple[str, ...] = ("z_prior", "h_mean_s", "h_scale_s", "mean_heads", "scale_heads", "lrp_heads")
 
     def __init__(self, slice_sizes: list[int], hyper_channels: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class SliceModel(CompressionModel):
     def split(self, y: Tensor) -> list[Tensor]:
         return list(y.split(self.slice_sizes, 1))
 
-    def context(self, z_hat: Tensor, quality: Tensor) -> SliceContext:
+    def context(self, z_hat: Tensor, quality: Tensor) -> Context:
         return SliceContext(self, z_hat)
 
     def z_offset(self, quality: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from licodec.entropy.tables import Tables
 from licodec.layers.bound import lower_bound
-from licodec.models.autoregressive import DiagonalContext, JointAutoregressive
+from licodec.models.autoregressive import DiagonalContext, JointAutoregressive, JointAutoregressiveConfig
 from licodec.models.base import SCALE_MIN, CompressionModel, Context, Estimate, estimate
 from licodec.models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 
@@ -31,7 +31,7 @@ Z_STEP_MIN = 0.5
 
 
 @dataclass(frozen=True)
-class VariableScaleHyperpriorConfig:
+class VariableScaleHyperpriorConfig(JointAutoregressiveConfig):
     """Channels of the transforms and of z (N), and of y (M); how many rates are trained."""
 
     N: int = 192
@@ -39,7 +39,8 @@ class VariableScaleHyperpriorConfig:
     levels: int = len(GAINS)
 
 
-VariableMeanScaleConfig = VariableJointConfig = VariableScaleHyperpriorConfig
+VariableMeanScaleConfig = VariableScaleHyperpriorConfig
+VariableJointConfig = VariableScaleHyperpriorConfig
 
 
 def rising(count: int) -> Tensor:
@@ -79,7 +80,7 @@ class VariableRate(CompressionModel):
         return (symbols.sign() * (size - offset) + mean) / gain.to(mean)
 
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
-        y = super().analyse(x, quality)
+        y = super().analyse(x, quality)  # type: ignore[safe-super]  # of the model that this is mixed into
         return y * self.gain(quality).to(y)
 
     def rate_lambda(self, quality: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Some files are older than today's names of CompressAI's parts, which its `zoo.pr
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 from licodec.errors import UsageError, WeightsError
 from licodec.upstream.layouts import PRIOR, Layout, State
@@ -15,9 +16,9 @@ OLD_NAMES = (
     (r"^entropy_bottleneck\._(matrices|biases|factors)\.(\d)$", r"entropy_bottleneck.\1.\2"),
     (r"\.downsample\.", ".skip."),
 )
-RENAMES = (*OLD_NAMES, *PRIOR)
-VARIABLE = (
-    *RENAMES,
+RENAMES = (
+    *OLD_NAMES,
+    *PRIOR,
     (r"^Gain$", "gains"),
     (r"^QuantABCD\.", "offset_net."),
     (r"^gayn2zqstep\.", "z_step_net."),
@@ -70,10 +71,14 @@ def has_scales_only(state: State) -> bool:
     return state["h_s.4.weight"].shape[0] == state["g_a.6.weight"].shape[0]
 
 
-def _layout(model: str, marks: tuple[str, ...], never: tuple[str, ...] = (), **more: object) -> Layout:
-    variable = model.endswith("-vbr")
-    config = _cheng if marks == CHENG or marks[:-1] == CHENG else _variable if variable else _widths
-    return Layout(model, marks, config, VARIABLE if variable else RENAMES, never=never, dropped=DROPPED, **more)
+def _layout(
+    model: str,
+    marks: tuple[str, ...],
+    never: tuple[str, ...] = (),
+    config: Callable[[State], dict[str, object]] = _widths,
+    fits: Callable[[State], bool] = lambda state: True,
+) -> Layout:
+    return Layout(model, marks, config, RENAMES, never=never, dropped=DROPPED, fits=fits)
 
 
 LAYOUTS = (
@@ -82,9 +87,10 @@ LAYOUTS = (
             fits=has_scales_only),
     _layout("mbt2018-mean", (*GDN_MODEL, r"^h_s\.4\."), (r"context", r"QuantABCD", r"_transforms"), fits=has_means),
     _layout("mbt2018", (*GDN_MODEL, r"^context_prediction\.weight"), (r"QuantABCD",)),
-    _layout("cheng2020-anchor", CHENG, (r"conv_a",)),
-    _layout("cheng2020-attn", (*CHENG, r"^g_a\.3\.conv_a\.")),
-    _layout("bmshj2018-hyperprior-vbr", (*GDN_MODEL, r"^QuantABCD", r"^gayn2zqstep"), fits=has_scales_only),
-    _layout("mbt2018-mean-vbr", (*GDN_MODEL, r"^QuantABCD", r"^gayn2zqstep"), fits=has_means),
-    _layout("mbt2018-vbr", (*GDN_MODEL, r"^QuantABCD", r"^scale_to_context")),
+    _layout("cheng2020-anchor", CHENG, (r"conv_a",), _cheng),
+    _layout("cheng2020-attn", (*CHENG, r"^g_a\.3\.conv_a\."), config=_cheng),
+    _layout("bmshj2018-hyperprior-vbr", (*GDN_MODEL, r"^QuantABCD", r"^gayn2zqstep"), config=_variable,
+            fits=has_scales_only),
+    _layout("mbt2018-mean-vbr", (*GDN_MODEL, r"^QuantABCD", r"^gayn2zqstep"), config=_variable, fits=has_means),
+    _layout("mbt2018-vbr", (*GDN_MODEL, r"^QuantABCD", r"^scale_to_context"), config=_variable),
 )  # fmt: skip

@@ -36,7 +36,7 @@ def listed(entry: Entry, verify: bool | str) -> dict[str, dict[str, str]]:
     found = gdown.download_folder(
         id=entry.google_drive_folder, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT, verify=verify
     )
-    return {PurePosixPath(Path(file.path)).as_posix(): {"id": file.id} for file in found}
+    return {Path(file.path).as_posix(): {"id": file.id} for file in found if not isinstance(file, str)}
 
 
 def _seafile(folder: str, verify: bool | str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from licodec.errors import WeightsError
 
@@ -183,12 +184,13 @@ def _model(name: str, table: dict[str, object]) -> Model:
 def _entry(model: str, number: int, table: dict[str, object]) -> Entry:
     place = f"models.{model}.weights, entry {number}"
     known = {f.name for f in fields(Entry)} - {"model", "rate_lambda"} | {"lambda"}
-    numbers = {"quality": int, "size": int, "checkpoint_size": int, "lambda": (int, float)}
-    values: dict[str, object] = {}
-    for key, kind in numbers.items():
+    numbers = ("quality", "size", "checkpoint_size", "lambda")
+    values: dict[str, Any] = {}
+    for key in numbers:
         if key in table:
             value = table[key]
-            if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= SIZE_MAX:
+            right = isinstance(value, int | float if key == "lambda" else int) and not isinstance(value, bool)
+            if not right or not 0 < float(str(value)) <= SIZE_MAX:
                 raise ValueError(f"{place}: {key} = {value!r} is out of range")
             values["rate_lambda" if key == "lambda" else key] = value
     if "kodak" in table:
@@ -239,13 +241,14 @@ def _names(value: object, place: str) -> tuple[str, ...]:
 
 
 def _numbers(value: object, place: str) -> dict[str, float]:
-    point = _table(value)
-    for key, number in point.items():
+    point: dict[str, float] = {}
+    for key, number in _table(value).items():
         if key not in ("bpp", "psnr", "ms_ssim_db") or not isinstance(number, int | float) or not 0 < number < 1000:
             raise ValueError(f"{place}: {key} = {number!r} is no point of a rate-distortion curve")
+        point[key] = float(number)
     if "bpp" not in point:
         raise ValueError(f"{place}: a point without bpp")
-    return {key: float(number) for key, number in point.items()}
+    return point
 
 
 def load(path: Path) -> Manifest:
