@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import SHARED
 from test_followups import excess
-from test_upstream import author, official_bytes, recorded, small_model  # noqa: F401
+from test_upstream import SMALL, author, official_bytes, recorded, small_model  # noqa: F401
 
 from licodec.coding import EntropyTables, encode_latent
 from licodec.entropy.tables import gaussian_tables
@@ -170,6 +170,16 @@ def longer(state, sequence, index, more):
 
 
 @needs_shared
+def test_glic_of_an_older_compressai_is_the_same():
+    """Up to 1.2.6 the density's matrices have other names."""
+    state = names_and_shapes("glic")
+    older = {re.sub(r"\.(matri|bias|factor)(?:c?es|s)\.(\d)$", r"._\1\2", key): t for key, t in state.items()}
+    older = {key.replace("._matri", "._matrix"): tensor for key, tensor in older.items()}
+    assert "latent_codec.hyper.entropy_bottleneck._matrix0" in older
+    assert implied(older).config == implied(state).config
+
+
+@needs_shared
 def test_variants_of_hpcm_are_read_off_their_checkpoints():
     base = names_and_shapes("hpcm-base")
     phi = implied({key: tensor for key, tensor in base.items() if not key.startswith("attn_s")})
@@ -202,6 +212,21 @@ def test_the_first_edition_of_mlicpp_is_read_off_its_checkpoint():
     state |= {key.replace("transform.3.", "transform.1."): tensor for key, tensor in third.items()}
     model = implied(state)
     assert model.config.edition == 2023 and parameters(model) == 116_716_928
+
+
+@pytest.mark.parametrize(("name", "reach"), [("mlicpp", 104), ("hpcm", 47), ("hpcm-large", 79)])
+def test_how_far_the_synthesis_sees(name, reach):
+    """Which positions of y have a gradient from one pixel at the corner of four of them."""
+    name, *large = name.split("-")
+    config = SMALL[name] | ({"depths": [2, 2, 8 if large else 4]} if name == "hpcm" else {})
+    torch.manual_seed(0)
+    model = MODELS[name].build(config)
+    assert model.overlap_is_all and reach <= model.overlap
+    y = torch.randn(1, model.latent_channels, 20, 20, requires_grad=True)
+    model.synthesise(y, Q)[..., 160, 160].sum().backward()
+    seen = y.grad.abs().sum((0, 1)).double()
+    rows = torch.nonzero(seen.sum(1)).flatten()
+    assert 160 - 16 * int(rows[0]) in range(reach, reach + 16) and int(rows[-1]) < 10 + -(-reach // 16)
 
 
 @pytest.mark.parametrize("parity", [0, 1])

@@ -161,6 +161,7 @@ class HPCM(CompressionModel):
     name = "hpcm"
     stride = 256
     overlap = 256
+    overlap_is_all = True  # of g_s: 47 pixels, 79 in HPCM-Large
     steps = len(STEPS)
     exact = ("means_hyper", "scales_hyper", "h_s", "adaptors", "gains", "shared_network", "fine_network",
              "fusions", "refinements")  # fmt: skip

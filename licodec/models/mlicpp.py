@@ -216,7 +216,8 @@ class MLICPlusPlus(SliceModel):
     """The model as published."""
 
     name = "mlicpp"
-    overlap = 256
+    overlap = 128
+    overlap_is_all = True  # of g_s: 104 pixels
     exact = ("z_prior", "h_s", "slices")
 
     def __init__(self, config: MLICPlusPlusConfig | None = None) -> None:
