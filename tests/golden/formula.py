@@ -21,7 +21,16 @@ from licodec.weights import file
 
 HERE = Path(__file__).parent
 PARTS = ("minima", "lengths", "frequencies")
-INITIAL = ("haar", "scaling_factors", "freq_weights", "global_alpha", "gains", "z_prior.matrices", "z_prior.factors")
+INITIAL = (
+    "haar",
+    "scaling_factors",
+    "freq_weights",
+    "global_alpha",
+    "gains",
+    "z_prior.matrices",
+    "z_prior.factors",
+    "A_logs",
+)
 
 
 def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -35,6 +44,10 @@ def tensor(name: str, initial: torch.Tensor) -> torch.Tensor:
     u = noise(name, shape)
     if any(word in name for word in INITIAL):
         value = np.round(initial.double().numpy(), 3)
+    elif last == "dt_projs_bias":  # of step sizes, before softplus
+        value = u - 3
+    elif name.startswith("invertible.operations.") and u.ndim == 2:  # not far from the identity
+        value = np.eye(len(u)) + u / len(u)
     elif last == "quantiles":
         value = np.array([-6.0, 0, 6]) + np.round(u[:, :, :1], 1)
     elif "z_prior.biases" in name:
