@@ -100,7 +100,9 @@ class SelectiveScan2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.in_proj(x).chunk(2, -1)
         x = F.silu(self.conv2d(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-        return self.out_proj(self.out_norm(self._scanned(x)) * F.silu(gate))
+        with torch.autocast(x.device.type, enabled=False):  # sums over the whole map are not for bf16
+            scanned = self._scanned(x.to(self.A_logs.dtype))
+        return self.out_proj(self.out_norm(scanned) * F.silu(gate))
 
     def _scanned(self, x: Tensor) -> Tensor:
         """The sum of the scans in all directions, each of all positions."""
