@@ -26,6 +26,8 @@ class Odd(Task):
         kind = Path(job.source.name).stem
         if kind.startswith("sleep"):
             time.sleep(60)
+        if kind.startswith("nap"):
+            time.sleep(1)
         if kind.startswith("die"):
             marker = Path(self.folder, kind)
             if kind.startswith("die-always") or not marker.exists():

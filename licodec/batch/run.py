@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from licodec.batch.jobs import Job
+from licodec.batch.places import Local
 from licodec.batch.record import Outcome
 from licodec.batch.tasks import Task, Tiles
 from licodec.errors import InputError, LicodecError, OutOfMemoryError, UsageError, as_ours
@@ -62,8 +64,28 @@ class Caps:
         return self.seconds is not None or self.memory is not None
 
 
-def _silent(done: int, total: int) -> None:
+def silent(done: int, total: int) -> None:
     pass
+
+
+def limit_memory(most: int | None) -> None:
+    """Let this process have so many bytes; beyond them it is told that there is no more. Raises UsageError."""
+    if most is None:
+        return
+    if not sys.platform.startswith("linux"):
+        raise UsageError("--max-memory needs Linux")
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def sweep(job: Job) -> None:
+    """Remove what a process that was killed at a job had begun to write."""
+    if isinstance(job.target, Local):
+        path = job.target.path
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            left.unlink(missing_ok=True)
+        path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
 
 
 def _serve(connection: Connection, task: Task, caps: Caps) -> None:
@@ -71,10 +93,7 @@ def _serve(connection: Connection, task: Task, caps: Caps) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver tells when to end
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        if caps.memory is not None:
-            import resource
-
-            resource.setrlimit(resource.RLIMIT_DATA, (caps.memory, caps.memory))
+        limit_memory(caps.memory)
         task.prepare()
     except Exception as error:
         ours = as_ours(error)
@@ -84,7 +103,7 @@ def _serve(connection: Connection, task: Task, caps: Caps) -> None:
     connection.send(None)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver is gone
         while (job := connection.recv()) is not None:
-            connection.send(attempt(task, job, _silent))
+            connection.send(attempt(task, job, silent))
 
 
 @dataclass
@@ -113,8 +132,6 @@ class Pool:
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Do all jobs. Raises what `task.prepare` does, and what finding the jobs does."""
-        if self.caps.memory is not None and not sys.platform.startswith("linux"):
-            raise UsageError("--max-memory needs Linux")
         self.workers: list[_Worker] = []
         self.deaths: dict[Job, int] = {}
         self.again: list[Job] = []
@@ -197,7 +214,10 @@ class Pool:
             yield Outcome(job, error=LicodecError(f"its worker process ended {how}, {LIVES} times"))
 
     def _replace(self, index: int) -> None:
-        _finish([self.workers[index]])
+        worker = self.workers[index]
+        _finish([worker])
+        if worker.job is not None:
+            sweep(worker.job)
         self.workers[index] = self._start()
 
     def _end(self) -> None:
@@ -206,6 +226,9 @@ class Pool:
                 with contextlib.suppress(OSError):
                     worker.connection.send(None)
         _finish(self.workers)
+        for worker in self.workers:
+            if worker.job is not None:
+                sweep(worker.job)
 
 
 def _finish(workers: list[_Worker]) -> None:

@@ -275,6 +275,8 @@ def _outcomes(plan: Plan, jobs: Iterator[Job], task: Task, manner: Manner, tiles
     memory = None if manner.max_memory is None else size_of(manner.max_memory, "--max-memory")
     caps = runs.Caps(manner.timeout, memory)
     if manner.ray is not None:
+        if any(isinstance(place, Stream) for job in plan.named for place in (job.source, job.target)):
+            raise UsageError("--ray needs files or URLs, not standard input or output")
         from licodec.batch import cluster
 
         yield from cluster.run(task, jobs, manner.ray, manner.jobs, caps)

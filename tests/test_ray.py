@@ -1,0 +1,80 @@
+"""`--ray`: a cluster of two nodes on this machine, one of which dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import render
+from odd_jobs import Odd
+from PIL import Image
+from test_batch import kinds, names
+
+from licodec.batch.run import Caps
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one CPU each; this process is connected to it."""
+    from ray.cluster_utils import Cluster
+
+    root, tests = Path(__file__).parents[1], Path(__file__).parent
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{tests}{os.pathsep}{before}"  # for the nodes' processes
+    made = Cluster()
+    sizes = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    made.nodes = [made.add_node(**sizes), made.add_node(**sizes)]
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    os.environ["PYTHONPATH"] = before
+
+
+def test_jobs_outlive_processes_and_a_node(cluster, tmp_path, capsys):
+    from licodec.batch.cluster import run
+
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    marked = ["a", "die-once", "bad", "bug", "sleep", "die-always"]
+    outcomes = run(Odd(folder=str(tmp_path)), names(*marked), cluster.address, 2, Caps(seconds=6))
+    results = kinds(outcomes)
+    assert set(results) == set(marked)
+    assert results["a"] == results["die-once"] == "done" and results["bad"] == "is bad"
+    assert "longer than 6 s" in results["sleep"] and "ZeroDivisionError" in results["bug"]
+    assert "died, 2 times" in results["die-always"]
+
+    stems = [f"nap-{number}" for number in range(12)]
+    outcomes = []
+    for outcome in run(Odd(folder=str(tmp_path)), names(*stems), cluster.address, 2, Caps()):
+        outcomes.append(outcome)
+        if len(outcomes) == 4:  # in the middle of the next two
+            threading.Timer(0.5, lambda: cluster.remove_node(cluster.nodes[1], allow_graceful=False)).start()
+    assert sorted(kinds(outcomes).items()) == [(stem, "done") for stem in sorted(stems)] and len(outcomes) == 12
+    assert len({outcome.facts["line"] for outcome in outcomes[:4]}) == 2  # two processes worked, one goes on
+    assert len({outcome.facts["line"] for outcome in outcomes[6:]}) == 1
+    assert "died" not in capsys.readouterr().out
+    ray.shutdown()
+
+
+def test_the_command_gives_what_a_local_run_gives(cluster, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        Image.fromarray(render(64, 48, number)).save(tmp_path / "in" / f"{number}.png")
+    (tmp_path / "in/bad.png").write_bytes(b"no picture")
+    command = [sys.executable, "-m", "licodec", "encode", tmp_path / "in", "-o"]
+    there = subprocess.run([*command, tmp_path / "a", "--ray", cluster.address], capture_output=True, text=True)
+    here = subprocess.run([*command, tmp_path / "b", "--jobs", "1", "-j", "1"], capture_output=True, text=True)
+    assert there.returncode == here.returncode == 1, there.stderr
+    assert "1 of 5 inputs failed" in there.stderr
+    for number in range(4):
+        assert (tmp_path / f"a/{number}.lic").read_bytes() == (tmp_path / f"b/{number}.lic").read_bytes()
+    assert {p.suffix for p in (tmp_path / "a").iterdir()} == {".lic"}
+    none = subprocess.run(
+        [*command, tmp_path / "c", "--ray", "127.0.0.1:9"], capture_output=True, text=True, timeout=60
+    )
+    assert none.returncode == 2 and none.stderr.count("\n") == 1, none.stderr
