@@ -206,4 +206,4 @@ def test_help_is_in_groups_with_what_matters_first():
     assert first == "Options" and groups[0].startswith("Targets") and len(groups) >= 5
     options = text.split("╭─ Options")[1].split("╰")[0]
     assert {w for w in options.split() if w.startswith("--")} >= {"--output", "--quality", "--model", "--verify"}
-    assert options.count("--") <= 8 and "[default: 4]" in text
+    assert options.count("--") <= 8 and "[default: 5]" in text
