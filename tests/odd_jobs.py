@@ -27,7 +27,7 @@ class Odd(Task):
         if kind.startswith("sleep"):
             time.sleep(60)
         if kind.startswith("nap"):
-            time.sleep(1)
+            time.sleep(0.4)
         if kind.startswith("die"):
             marker = Path(self.folder, kind)
             if kind.startswith("die-always") or not marker.exists():
