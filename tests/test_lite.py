@@ -19,7 +19,7 @@ from licodec.models.lite import Lite, LiteConfig
 from licodec.models.lite_entropy import interpolate_integers
 from licodec.runtime.refine import MSE_SHARE
 from licodec.search import pixel_psnr
-from licodec.train.ssimulacra2 import ssimulacra2
+from licodec.train.ssimulacra2 import _blur, ssimulacra2
 
 SMALL = LiteConfig(16, 32, 16, 8, 1, 4)
 
@@ -48,6 +48,19 @@ def test_ssimulacra2_is_the_reference(seed, tmp_path):
         Image.fromarray(array).save(tmp_path / f"{name}.png")
     expected = reference.compute_ssimulacra2(str(tmp_path / "a.png"), str(tmp_path / "b.png"))
     assert ssimulacra2(tensor(coded), tensor(original)).item() == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("height, width", [(16, 131), (90, 16), (64, 128), (65, 129)])
+def test_blocks_blur_as_one_matrix_does(height, width, monkeypatch):
+    """Borders and gradients included."""
+    x = torch.rand(2, 3, height, width, requires_grad=True)
+    weights = torch.rand(height, width)
+    found = []
+    for side in (512, 16):
+        monkeypatch.setattr("licodec.train.ssimulacra2.WHOLE_SIDE", side)
+        blurred = _blur(x)
+        found.append((blurred, *torch.autograd.grad((blurred * weights).sum(), x)))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=2e-6)
 
 
 def test_gradient_of_ssimulacra2():

@@ -144,7 +144,7 @@ FORMATS = {
     "jxl": Format("JXL", _quality, (10, 20, 30, 40, 50, 60, 70, 80, 90), _WHOLE, {"effort": 7},
                   plugin=("pillow_jxl", "licodec[jxl]")),
     "jpeg2000": Format(
-        "JPEG2000", _rates, (150, 100, 70, 50, 35, 25, 17, 12), _FALLING, {"irreversible": True}, "jpg_2000"
+        "JPEG2000", _rates, (150, 100, 70, 50, 35, 25, 17, 12), _FALLING, {"irreversible": True, "mct": 1}, "jpg_2000"
     ),
 }  # fmt: skip
 

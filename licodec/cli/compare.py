@@ -26,9 +26,9 @@ def compare(
 ) -> None:
     """Measure how much two pictures differ.
 
-    PSNR over all RGB samples, MS-SSIM and SSIMULACRA 2 (of the second against the
-    first; with the extra licodec[bench]), the largest difference and how many
-    samples differ.
+    PSNR over all RGB samples, MS-SSIM (with the extra licodec[bench]), SSIMULACRA 2
+    (of the second against the first), the largest difference and how many samples
+    differ.
     """
     import numpy as np
 
