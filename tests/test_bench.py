@@ -11,13 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import licodec, render
-from PIL import Image
+from PIL import Image, features
 
-from licodec.bench import report
-from licodec.bench.codecs import parse_command
+from licodec.bench import bd, report, table
+from licodec.bench.codecs import models
+from licodec.bench.commands import parse_command
 from licodec.bench.page import ends, rank
+from licodec.bench.points import averages
+from licodec.bench.rivals import rivals, split
 from licodec.bench.run import Result
-from licodec.cli.bench import parse_qualities
+from licodec.cli.bench import check_curves, choose_anchors, parse_numbers
 from licodec.errors import UsageError
 
 
@@ -28,12 +31,12 @@ def test_report_of_a_mixed_folder(tmp_path):
     Image.fromarray(render(90, 120, 1)).convert("L").save(folder / "b.png")
     (folder / "bad.png").write_bytes(b"no picture")
     out = tmp_path / "report"
-    command = ("bench", folder, "-q", "1,3,6,8", "--against", "jpeg,webp", "-o", out, "-j", 1)
+    command = ("bench", folder, "-q", "1,3,6,8", "--against", "jpeg,webp,webp:method=0", "-o", out, "-j", 1)
     result = licodec(*command)
     assert result.returncode == 1 and b"bad.png" in result.stderr and b"lite" in result.stdout
     document = json.loads((out / "results.json").read_text())
     rows = {(r["codec"], r["setting"], r["image"]): r for r in document["results"]}
-    assert len(rows) == 2 * (4 + 10 + 10) and document["environment"]["torch"]
+    assert len(rows) == 2 * (4 + 11 + 10 + 10) and document["environment"]["torch"]
     with open(out / "results.csv") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     # one number of each kind, found independently
@@ -53,14 +56,27 @@ def test_report_of_a_mixed_folder(tmp_path):
     assert sys.platform != "linux" or lite["encode_memory"] > 1e6
     for name in ("rd-psnr.svg", "rd-psnr.png", "rd-ms-ssim.svg", "rd-ssimulacra2.svg"):
         assert (out / name).stat().st_size > 1000
+    assert {r["bytes"] for r in document["results"] if r["codec"] == "webp"} != {
+        r["bytes"] for r in document["results"] if r["codec"] == "webp:method=0"
+    }
+    pairs = {(d["codec"], d["anchor"]) for d in document["differences"]}
+    assert len(pairs) == 3 * 3 and ("lite", "webp:method=0") in pairs and ("webp", "jpeg") in pairs
+    with open(out / "bd-rates.csv") as file:
+        rates = {(r["codec"], r["anchor"]): r for r in csv.DictReader(file)}
+    lines = (out / "table.md").read_text().splitlines()
+    assert lines[0] == "| lite against | SSIMULACRA 2 | MS-SSIM | PSNR | encode s | decode s |"
+    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| jpeg", "| webp", "| webp:method=0", "| lite itself"]
+    for cell in (f"{float(rates['lite', 'webp']['ssimulacra2']):+.1f} %", "at equal quality", "2 pictures"):
+        assert cell in "\n".join(lines)
     page = (out / "index.html").read_text()
+    assert all(cell.strip() in page for line in lines[2:6] for cell in line.split("|"))
     assert not re.search(r'(?:src|href)="(?!data:)', page)  # nothing from elsewhere
     crops = [json.loads(text) for text in re.findall(r'application/json">(.*?)</script>', page)]
-    assert [len(shots) for shots in crops] == [4, 4]  # two pictures; the original and three codecs
+    assert [len(shots) for shots in crops] == [5, 5]  # two pictures; the original and four codecs
     original = Image.open(io.BytesIO(base64.b64decode(crops[0][0].partition(",")[2])))
     assert original.size in {(200, 180), (90, 120)}
     rates = [float(rate) for rate in re.findall(r"([\d.]+) bpp, ", page)]
-    assert len(rates) == 2 * 2 * 3 and max(rates[:3]) / min(rates[:3]) < 1.3  # at about equal rate
+    assert len(rates) == 2 * 2 * 4 and max(rates[:4]) / min(rates[:4]) < 1.3  # at about equal rate
     # a second run measures nothing; a half line left by a kill does no harm
     kept = (out / "results.jsonl").read_bytes()
     (out / "results.jsonl").write_bytes(kept[:-40])
@@ -135,30 +151,143 @@ def curve(codec, factor=1.0, image="a", shift=0.0):
 
 def test_bd_of_a_curve_at_80_percent_of_the_rate():
     results = curve("old") + curve("new", 0.8) + curve("old", image="b") + curve("new", 0.6, "b")
-    (difference,) = report.differences(results, "old")
-    assert difference.bd_rate == pytest.approx(-30, abs=0.2) and difference.bd_rate_per_image == pytest.approx(
-        -30, abs=0.1
-    )
-    assert difference.bd_psnr > 0
-    assert report.differences(results, "absent") == []
+    (difference,) = bd.differences(results, ["old"])
+    assert difference.at_equal == {"psnr": pytest.approx(-30, abs=0.2), "ms_ssim": None, "ssimulacra2": None}
+    assert difference.psnr_per_image == pytest.approx(-30, abs=0.1) and difference.bd_psnr > 0
+
+
+def test_bd_is_bjontegaards():
+    """And at equal SSIMULACRA 2 and MS-SSIM it is of those curves, not of PSNR's."""
+    import bjontegaard
+
+    rng = np.random.default_rng(3)
+    results = []
+    for codec in ("old", "new"):
+        steps = np.cumsum(rng.uniform(1, 2, (3, 6)), 1)
+        for i, r in enumerate(curve(codec, rng.uniform(0.5, 2))):
+            scores = {"ssimulacra2": 20 + 8 * steps[0, i], "ms_ssim": 1 - 10 ** (-steps[1, i] / 10)}
+            results.append(replace(r, psnr=28 + steps[2, i], **scores))
+    (difference,) = bd.differences(results, ["old"])
+    points = averages(results)
+    for key, (_, value) in bd.AT_EQUAL.items():
+        axes = [[f(p) for p in points if p.codec == c] for c in ("old", "new") for f in (lambda p: p.bpp, value)]
+        expected = bjontegaard.bd_rate(*axes, method="akima", min_overlap=0)
+        assert difference.at_equal[key] == pytest.approx(expected) and abs(expected) > 0.1
+    assert len(set(difference.at_equal.values())) == 3
+
+
+def test_bd_over_a_part_of_a_curve():
+    """New saves a fifth at the upper settings of old, and nothing at the lower."""
+    old = curve("old")
+    new = [replace(r, codec="new", bpp=r.bpp * (1 if r.setting < 3 else 0.8)) for r in old]
+    rates = {
+        text: bd.differences(old + new, ["old"], bd.Over.parse(text))[0].at_equal["psnr"]
+        for text in ("old", "old@0-1", "old@4-5", "new@4-5")
+    }
+    assert rates["old@0-1"] == pytest.approx(0, abs=0.01) and rates["old@4-5"] == pytest.approx(-20, abs=0.01)
+    assert -15 < rates["old"] < -5 and rates["new@4-5"] == pytest.approx(-20, abs=0.01)
+    assert bd.differences(old + new, ["old"])[0].at_equal["psnr"] == rates["old"]
+    assert str(bd.Over.parse("a:x=1,y=2@30-85")) == "a:x=1,y=2@30-85"
+    for text in ("avif@", "avif@85-30", "avif@3", "avif@a-b"):
+        with pytest.raises(UsageError, match="avif@30-85"):
+            bd.Over.parse(text)
 
 
 def test_bd_of_curves_apart_is_not_made_up():
-    (difference,) = report.differences(curve("old") + curve("new", shift=40), "old")
-    assert difference.bd_rate is None and difference.bd_psnr is None
+    (difference,) = bd.differences(curve("old") + curve("new", shift=40), ["old"])
+    assert difference.at_equal["psnr"] is None and difference.bd_psnr is None
+
+
+def test_table_shows_losses_and_seconds():
+    results = [replace(r, encode_seconds=0.25) for r in curve("ours", 1.2)] + curve("x:y=1") + curve("z", 2)
+    made = report.Report(results, ["ours"], ["x:y=1", "z"])
+    assert table.markdown(made.tables).splitlines() == [
+        "| ours against | PSNR | encode s | decode s |",
+        "| --- | ---: | ---: | ---: |",
+        "| x:y=1 | +20.0 % | 1.000 | 1.000 |",
+        "| z | -40.0 % | 1.000 | 1.000 |",
+        "| ours itself |  | 0.250 | 1.000 |",
+    ]
+
+
+def test_tunings_of_rivals():
+    names = split("jpeg, avif,avif:tune=psnr,subsampling=4:4:4,jxl:effort=7,webp")
+    assert names == ["jpeg", "avif", "avif:tune=psnr,subsampling=4:4:4", "jxl:effort=7", "webp"]
+    pixels = render(96, 80)
+    points = {(r.name, r.setting): r for r in rivals(["webp,webp:method=0,jpeg,jpeg:subsampling=4:4:4,progressive=1"])}
+    tuned = points["jpeg:subsampling=4:4:4,progressive=1", 50]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=50, optimize=True, subsampling="4:4:4", progressive=True)
+    assert tuned.encode(pixels)[0] == buffer.getvalue() != points["jpeg", 50].encode(pixels)[0]
+    assert tuned.identity != points["jpeg", 50].identity
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=60, method=0)
+    assert points["webp:method=0", 60].encode(pixels)[0] == buffer.getvalue()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="a Pillow without AVIF")
+def test_tune_of_avif():
+    pixels = render(96, 80)
+    (tuned,) = (r for r in rivals(["avif:tune=psnr,subsampling=4:4:4,speed=8"]) if r.setting == 50)
+    buffer = io.BytesIO()
+    options = {"quality": 50, "speed": 8, "subsampling": "4:4:4", "advanced": {"tune": "psnr"}}
+    Image.fromarray(pixels).save(buffer, "AVIF", **options)
+    assert tuned.encode(pixels)[0] == buffer.getvalue() and "psnr" in tuned.identity
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("betamax", "betamax"),
+        ("webp:quality=3", "it has method"),
+        ("webp:method=9", "one of 0, 1, 2"),
+        ("webp:", "it has method"),
+        ("jpeg2000:x=1", "nothing"),
+        ("webp,method=4", "unknown rival 'method=4'"),
+        ("jpeg:subsampling=4:4", "4:4:4, 4:2:2"),
+    ],
+)
+def test_unknown_rivals_and_tunings(text, reason):
+    with pytest.raises(UsageError, match=reason):
+        list(rivals([text]))
+
+
+def test_efforts_are_curves_of_their_own():
+    plain, searched = models(["lite"], [3], [1, 2], "cpu")
+    assert (plain.name, searched.name) == ("lite", "lite:effort=2") and plain.identity != searched.identity
+    pixels = render(128, 128)
+    files = [m.encode(pixels)[0] for m in (plain, searched)]
+    assert files[0] != files[1] and all(plain.decode(data).shape == pixels.shape for data in files)
+    for names, efforts in ((["lite"], [12]), (["lite"], [1.5]), (["tcm"], [7])):
+        with pytest.raises(UsageError, match="effort"):
+            list(models(names, [3], efforts, "cpu"))
 
 
 def test_qualities():
-    assert parse_qualities("1-3,4.5") == [1, 2, 3, 4.5]
+    assert parse_numbers("1-3,4.5", "-q") == [1, 2, 3, 4.5]
     for text in ("", "a", "1-b"):
         with pytest.raises(UsageError):
-            parse_qualities(text)
+            parse_numbers(text, "-q")
 
 
 def test_unknown_rival(tmp_path):
     Image.fromarray(render(70, 70)).save(tmp_path / "a.png")
-    result = licodec("bench", tmp_path, "--against", "betamax")
-    assert result.returncode == 2 and b"betamax" in result.stderr
+    result = licodec("bench", tmp_path, "-o", tmp_path / "report", "--against", "betamax")
+    assert result.returncode == 2 and b"betamax" in result.stderr and not (tmp_path / "report").exists()
+
+
+def test_anchors_and_ranges_are_of_measured_curves():
+    own, others = list(models(["lite"], [3, 4], [1], "cpu")), list(rivals(["jpeg,webp"]))
+    assert choose_anchors([], own, own + others) == ["jpeg", "webp"]
+    assert choose_anchors(["webp", "lite"], own, own + others) == ["webp", "lite"]
+    assert choose_anchors([], own, own) == []
+    with pytest.raises(UsageError, match="there are lite jpeg webp"):
+        choose_anchors(["avif"], own, own + others)
+    check_curves(own + others, bd.Over.parse("jpeg@80-90"))
+    with pytest.raises(UsageError, match="fewer than two"):
+        check_curves(own + others, bd.Over.parse("jpeg@85-90"))
+    with pytest.raises(UsageError, match="jpeg at 10 is named twice"):
+        check_curves([*others, *rivals(["jpeg"])], None)
 
 
 def test_compare(tmp_path):

@@ -7,7 +7,6 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from licodec.errors import UsageError
 

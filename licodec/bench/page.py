@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from licodec.bench import bd, table
 from licodec.bench.codecs import Measured
-from licodec.bench.report import PSNR_MOST, image_curve
+from licodec.bench.points import PSNR_MOST, Point, image_curve
+from licodec.bench.report import Report
 from licodec.bench.run import Pictures, Result
 from licodec.errors import LicodecError
 from licodec.search import pixel_psnr
@@ -150,7 +152,7 @@ def _data_uri(pixels: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def write(path: Path, facts: dict[str, object], plots: dict[str, Path], comparisons: list[Comparison]) -> None:
+def write(path: Path, report: Report, plots: dict[str, Path], comparisons: list[Comparison]) -> None:
     """Fill the template beside this file in."""
     import jinja2
 
@@ -160,9 +162,11 @@ def write(path: Path, facts: dict[str, object], plots: dict[str, Path], comparis
         label: "data:image/svg+xml;base64," + base64.b64encode(file.read_bytes()).decode()
         for label, file in plots.items()
     }
-    shown = {name: any(p[name] is not None for p in facts["averages"]) for name in facts["averages"][0]}
+    points = report.averages
+    shown = {f.name: any(getattr(p, f.name) is not None for p in points) for f in fields(Point)}
     page = environment.get_template("page.html").render(
-        facts=facts, plots=images, comparisons=comparisons, shown=shown, crop=CROP,
-        images=len({r["image"] for r in facts["results"]}),
+        report=report, plots=images, comparisons=comparisons, shown=shown, crop=CROP, head=table.head,
+        cells=table.cells, percent=table.percent, at_equal=[k for k in bd.AT_EQUAL if shown[k]],
+        titles={k: title for k, (title, _) in bd.AT_EQUAL.items()}, images=len({r.image for r in report.results}),
     )  # fmt: skip
     path.write_text(page, encoding="utf-8")

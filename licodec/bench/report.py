@@ -1,174 +1,105 @@
-"""What the results say: averages, Bjontegaard differences, files and plots."""
+"""The report's files and plots; its page is `page`."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
+from licodec.bench import bd, table
+from licodec.bench.points import Point, averages, curve
 from licodec.bench.run import Result, environment
 
-SCHEMA = 2
-PSNR_MOST = 100.0  # what an equal picture counts as in averages
+SCHEMA = 3
 KODAK = (24, {(768, 512), (512, 768)})  # its pictures and their sizes
 
 
 @dataclass(frozen=True)
-class Point:
-    """A codec at one setting, averaged over the pictures (arithmetic means, also of the PSNR in dB).
+class Report:
+    """What a run found.
 
-    `estimated_bpp` is what an ideal coder would need; memory is the largest of all pictures, in bytes.
+    Attributes:
+        models: names of our models' curves.
+        anchors: of the curves that BD-rates are against; they must be among the results.
+        over: whose qualities BD-rates are taken over; None for all that two curves share.
     """
 
-    codec: str
-    setting: float
-    pictures: int
-    bpp: float
-    psnr: float
-    ms_ssim: float | None
-    ssimulacra2: float | None
-    lpips: float | None
-    estimated_bpp: float | None
-    encode_seconds: float
-    decode_seconds: float
-    encode_memory: int | None
-    decode_memory: int | None
+    results: list[Result]
+    models: list[str]
+    anchors: list[str]
+    over: bd.Over | None = None
+
+    @functools.cached_property
+    def averages(self) -> list[Point]:
+        return averages(self.results)
+
+    @functools.cached_property
+    def differences(self) -> list[bd.Difference]:
+        return bd.differences(self.results, self.anchors, self.over)
+
+    @functools.cached_property
+    def tables(self) -> list[table.Table]:
+        return table.tables(self.averages, self.differences, self.models)
+
+    @functools.cached_property
+    def environment(self) -> dict[str, object]:
+        return environment()
 
     @property
-    def ms_ssim_db(self) -> float | None:
-        """MS-SSIM as -10 log10(1 - x), in which curves of compression are nearly straight."""
-        return None if self.ms_ssim is None else -10 * math.log10(max(1 - self.ms_ssim, 1e-9))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A codec against the anchor, negative is smaller, in percent (rate) and dB (PSNR).
-
-    The literature means one or the other: `bd_rate` is of the averaged curves,
-    `bd_rate_per_image` the mean over the pictures' own, both at equal PSNR. The
-    others are of the averaged curves at equal MS-SSIM (in dB) and SSIMULACRA 2.
-    None where the curves do not overlap or something was not measured.
-    """
-
-    codec: str
-    anchor: str
-    bd_rate: float | None
-    bd_rate_per_image: float | None
-    bd_psnr: float | None
-    bd_rate_ms_ssim: float | None
-    bd_rate_ssimulacra2: float | None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean, None if no picture has a value."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def averages(results: list[Result]) -> list[Point]:
-    """One point a codec and setting, by codec, then rate."""
-    groups: dict[tuple[str, float], list[Result]] = defaultdict(list)
-    for result in results:
-        groups[result.codec, result.setting].append(result)
-    points = [
-        Point(
-            codec, setting, len(group),
-            bpp=_mean(r.bpp for r in group),
-            psnr=_mean(min(r.psnr, PSNR_MOST) for r in group),
-            ms_ssim=_mean(r.ms_ssim for r in group),
-            ssimulacra2=_mean(r.ssimulacra2 for r in group),
-            lpips=_mean(r.lpips for r in group),
-            estimated_bpp=_mean(r.estimated_bits and r.estimated_bits / (r.width * r.height) for r in group),
-            encode_seconds=_mean(r.encode_seconds for r in group),
-            decode_seconds=_mean(r.decode_seconds for r in group),
-            encode_memory=max((r.encode_memory for r in group if r.encode_memory is not None), default=None),
-            decode_memory=max((r.decode_memory for r in group if r.decode_memory is not None), default=None),
+    def about(self) -> str:
+        """What the tables hold, and on which machine, in two sentences."""
+        count = len({r.image for r in self.results})
+        within = "" if self.over is None else f", within those of {self.over}"
+        machine = self.environment
+        return (
+            f"BD-rates at equal quality over the qualities that both reach{within}, of the curves averaged over "
+            f"{count} picture{'' if count == 1 else 's'}: negative is smaller files. Seconds to encode and decode "
+            f"a picture: means over the settings, {machine['threads']} thread{'' if machine['threads'] == 1 else 's'} "
+            f"of {machine['processor']}."
         )
-        for (codec, setting), group in groups.items()
-    ]  # fmt: skip
-    order = list(dict.fromkeys(r.codec for r in results))
-    return sorted(points, key=lambda p: (order.index(p.codec), p.bpp))
 
+    def document(self) -> dict[str, object]:
+        """What results.json holds; its schema: the dataclasses of `run`, `points`, `bd` and `table`.
 
-def curve(points: list[Point], codec: str, value: Callable[[Point], float | None]) -> list[tuple[float, float]]:
-    """(bpp, value) of a codec's points that have the value, by rate."""
-    return [(p.bpp, v) for p in points if p.codec == codec and (v := value(p)) is not None]
+        An infinite PSNR (equal pictures) is null.
+        """
+        rows = [asdict(r) for r in self.results]
+        return {
+            "schema": SCHEMA,
+            "environment": self.environment,
+            "anchors": self.anchors,
+            "over": None if self.over is None else str(self.over),
+            "tables": [asdict(t) for t in self.tables],
+            "averages": [asdict(p) for p in self.averages],
+            "differences": [asdict(d) for d in self.differences],
+            "results": [{k: None if v == math.inf else v for k, v in row.items()} for row in rows],
+        }
 
-
-def differences(results: list[Result], anchor: str) -> list[Difference]:
-    """Every codec against the anchor. Empty if the anchor was not measured."""
-    points = averages(results)
-    codecs = list(dict.fromkeys(p.codec for p in points))
-    if anchor not in codecs:
-        return []
-    images = sorted({r.image for r in results})
-    out = []
-    for codec in codecs:
-        if codec == anchor:
-            continue
-        own = [_bd(image_curve(results, anchor, i), image_curve(results, codec, i))[0] for i in images]
-        measured = [value for value in own if value is not None]
-        (rate, quality), (ms_ssim, _), (ssimulacra2, _) = (
-            _bd(curve(points, anchor, value), curve(points, codec, value))
-            for value in (lambda p: p.psnr, lambda p: p.ms_ssim_db, lambda p: p.ssimulacra2)
-        )
-        per_image = float(np.mean(measured)) if len(measured) == len(images) else None
-        out.append(Difference(codec, anchor, rate, per_image, quality, ms_ssim, ssimulacra2))
-    return out
-
-
-def image_curve(results: list[Result], codec: str, image: str) -> list[tuple[float, float]]:
-    """(bpp, PSNR) of a codec on one picture, by rate."""
-    return sorted((r.bpp, min(r.psnr, PSNR_MOST)) for r in results if (r.codec, r.image) == (codec, image))
-
-
-def _bd(anchor: list[tuple[float, float]], test: list[tuple[float, float]]) -> tuple[float | None, float | None]:
-    """BD-rate and the BD of the quality, Akima interpolation; None where the curves do not overlap."""
-    import bjontegaard
-
-    if min(len(anchor), len(test)) < 4:
-        return None, None
-    (rate_a, quality_a), (rate_t, quality_t) = (np.array(c).T for c in (anchor, test))
-    if min(quality_a.max(), quality_t.max()) <= max(quality_a.min(), quality_t.min()):
-        return None, None
-    options = {"method": "akima", "require_matching_points": False, "min_overlap": 0}
-    values = [
-        float(measure(rate_a, quality_a, rate_t, quality_t, **options))
-        for measure in (bjontegaard.bd_rate, bjontegaard.bd_psnr)
-    ]
-    return tuple(None if math.isnan(value) else value for value in values)
-
-
-def document(results: list[Result], anchor: str) -> dict[str, object]:
-    """What results.json holds; its schema: the dataclasses here and in `run`."""
-    return {
-        "schema": SCHEMA,
-        "environment": environment(),
-        "anchor": anchor,
-        "averages": [asdict(p) for p in averages(results)],
-        "differences": [asdict(d) for d in differences(results, anchor)],
-        "results": [asdict(r) for r in results],
-    }
-
-
-def write(facts: dict[str, object], folder: Path) -> None:
-    """results.json and results.csv. An infinite PSNR (equal pictures) is null in JSON."""
-    rows = [
-        {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in row.items()} for row in facts["results"]
-    ]
-    text = json.dumps(facts | {"results": rows}, indent=1, allow_nan=False)
-    (folder / "results.json").write_text(text)
-    with open(folder / "results.csv", "w", newline="") as file:
+    def write(self, folder: Path) -> None:
+        """results.json, results.csv, bd-rates.csv and table.md."""
+        (folder / "results.json").write_text(json.dumps(self.document(), indent=1, allow_nan=False))
+        (folder / "table.md").write_text(table.markdown(self.tables) + f"\n{self.about}\n", encoding="utf-8")
         names = [f.name for f in fields(Result) if f.name != "metrics"]
+        _write_csv(folder / "results.csv", names, [asdict(r) for r in self.results])
+        rates = [asdict(d) | d.at_equal | self._seconds(d) for d in self.differences]
+        _write_csv(folder / "bd-rates.csv", ["codec", "anchor", *bd.AT_EQUAL, *SECONDS], rates)
+
+    def _seconds(self, difference: bd.Difference) -> dict[str, float]:
+        both = (table.seconds(self.averages, name) for name in (difference.codec, difference.anchor))
+        return dict(zip(SECONDS, (value for pair in both for value in pair), strict=True))
+
+
+SECONDS = ("encode_seconds", "decode_seconds", "anchor_encode_seconds", "anchor_decode_seconds")
+
+
+def _write_csv(path: Path, names: list[str], rows: list[dict[str, object]]) -> None:
+    with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(facts["results"])
+        writer.writerows(rows)
 
 
 def is_kodak(results: list[Result]) -> bool:

@@ -6,22 +6,33 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from licodec.cli.common import Options
 from licodec.errors import UsageError
 
+if TYPE_CHECKING:
+    from licodec.bench.report import Report
+
 
 def bench(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures.", exists=True, file_okay=False)],
     models: str = typer.Option("lite", "-m", "--models", help="Models, separated by commas."),
-    qualities: str = typer.Option("1-8", "-q", "--qualities", help="Qualities of the models: 1-8 or 2,4.5,8."),
+    qualities: str = typer.Option("1-10", "-q", "--qualities", help="Qualities of the models: 1-8 or 2,4.5,8."),
+    effort: str = typer.Option("1", "--effort", help="Efforts of lite's encoder, 1 to 9, a curve for each: 1,7."),
     against: list[str] = typer.Option(
-        [], "--against", help="Rivals: jpeg,webp,avif,jxl,jpeg2000, or a command (see below). May be repeated."
+        [],
+        "--against",
+        help="Rivals: jpeg,webp,avif,jxl,jpeg2000, also tuned, or a command (see below). May be repeated.",
     ),
-    anchor: str = typer.Option("jpeg", "--anchor", help="What the BD-rates are against."),
+    anchor: list[str] = typer.Option(
+        [], "--anchor", help="Curves that BD-rates are against. May be repeated. [default: all rivals, else the first]"
+    ),
+    over: str | None = typer.Option(
+        None, "--over", help="BD-rates only over the qualities of a rival's measured settings: avif@30-85."
+    ),
     metrics: str | None = typer.Option(
         None, "--metrics", help="psnr,ms-ssim,ssimulacra2,lpips. [default: all that are installed, without lpips]"
     ),
@@ -37,10 +48,14 @@ def bench(
     """Compare codecs on your own pictures.
 
     Every number is of a real file that was decoded again. The report folder gets
-    index.html, results.json, results.csv and rate-distortion plots.
+    index.html, table.md, results.json, results.csv, bd-rates.csv and rate-distortion
+    plots.
     A killed run goes on where it was; only what changed is measured again.
 
     Example:  licodec bench kodak/ --against jpeg,webp,avif -o report/
+
+    A rival is tuned after a colon: avif:tune=psnr,subsampling=4:4:4 or jxl:effort=9.
+    Of one format several tunings may be named, each is a curve.
 
     A command is a rival as NAME@SETTINGS: ENCODER => DECODER, for instance
     --against 'jxl1@1,2,4: cjxl {in} {out.jxl} -d {q} -e 1 => djxl {in} {out}'.
@@ -54,7 +69,7 @@ def bench(
     except ImportError as error:
         raise UsageError(f"the benchmark needs more packages ({error.name}): pip install 'licodec[bench]'") from None
     from licodec import runtime
-    from licodec.bench import codecs, page, report, run
+    from licodec.bench import bd, codecs, page, report, rivals, run
     from licodec.bench.metrics import METRICS, available, choose
     from licodec.files import files_below
     from licodec.inputs import suffixes
@@ -65,7 +80,12 @@ def bench(
     pictures = run.Pictures(files_below(folder, suffixes()), folder)
     if not pictures.paths:
         raise UsageError(f"{folder}: no pictures found")
-    measured = [*codecs.models(_names(models), parse_qualities(qualities), device, precision), *codecs.rivals(against)]
+    steps = parse_numbers(qualities, "--qualities"), parse_numbers(effort, "--effort")
+    own = list(codecs.models(_names(models), *steps, device, precision))
+    measured = [*own, *rivals.rivals(against)]
+    range_ = None if over is None else bd.Over.parse(over)
+    anchors = choose_anchors([name for text in anchor for name in rivals.split(text)], own, measured)
+    check_curves(measured, range_)
     failed: list[Path] = []
 
     def complain(path: Path, reason: str) -> None:
@@ -79,34 +99,56 @@ def bench(
     results = [r for r in results if r.image not in failing]  # averages must be over the same pictures
     if not results:
         raise UsageError(f"{folder}: none of the pictures could be measured")
-    facts = report.document(results, anchor)
-    report.write(facts, out)
+    found = report.Report(results, list(dict.fromkeys(m.name for m in own)), anchors, range_)
+    found.write(out)
     plots = report.plot(results, out)
     with _note("comparing side by side", quiet) as note:
-        compared = list(page.compare(pictures, measured, results, measured[0].name, anchor, crops, note))
-    page.write(out / "index.html", facts, plots, compared)
+        first = (measured[0].name, anchors[0] if anchors else "")
+        compared = list(page.compare(pictures, measured, results, *first, crops, note))
+    page.write(out / "index.html", found, plots, compared)
     if not quiet:
-        _show(report.averages(results), report.differences(results, anchor))
+        _show(found)
         print(f"report: {out / 'index.html'}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
+
+
+def choose_anchors(asked: list[str], own: list, measured: list) -> list[str]:
+    """Names of the curves to compare with. Raises UsageError."""
+    names = list(dict.fromkeys(m.name for m in measured))
+    for name in asked:
+        if name not in names:
+            raise UsageError(f"--anchor {name!r} is not measured; there are {' '.join(names)}")
+    others = [name for name in names if name not in {m.name for m in own}]
+    return list(dict.fromkeys(asked)) or others or (names[:1] if len(names) > 1 else [])
+
+
+def check_curves(measured: list, over) -> None:
+    """Raises UsageError for two curves of one name, and for an --over without a point."""
+    seen = set()
+    for codec in measured:
+        if (codec.name, codec.setting) in seen:
+            raise UsageError(f"{codec.name} at {codec.setting:g} is named twice")
+        seen.add((codec.name, codec.setting))
+    if over is not None and sum(over.has(*point) for point in seen) < 2:
+        raise UsageError(f"--over {over}: fewer than two of these settings are measured")
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def parse_qualities(text: str) -> list[float]:
-    """`1-8` or `2,4.5,8` -> numbers. Raises UsageError."""
+def parse_numbers(text: str, option: str) -> list[float]:
+    """`1-8` or `2,4.5,8` -> numbers. Raises UsageError that names the option."""
     out: list[float] = []
     try:
         for part in _names(text):
             low, dash, high = part.partition("-")
             out += range(int(low), int(high) + 1) if dash else [float(part)]
     except ValueError:
-        raise UsageError(f"--qualities {text!r}: write 1-8 or 2,4.5,8") from None
+        raise UsageError(f"{option} {text!r}: write 1-8 or 2,4.5,8") from None
     if not out:
-        raise UsageError("--qualities names none")
+        raise UsageError(f"{option} names none")
     return out
 
 
@@ -142,8 +184,10 @@ def _note(label: str, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{label}: {text}")
 
 
-def _show(points: list, differences: list) -> None:
+def _show(found: Report) -> None:
     from rich.console import Console
+
+    from licodec.bench import table
 
     def text(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
@@ -160,27 +204,23 @@ def _show(points: list, differences: list) -> None:
         "decode s": lambda p: f"{p.decode_seconds:.3f}",
         "peak MB": lambda p: text(max(p.encode_memory or 0, p.decode_memory or 0) / 1e6 or None, ".0f"),
     }
-    rows = [[value(p) for value in columns.values()] for p in points]
+    rows = [[value(p) for value in columns.values()] for p in found.averages]
     console = Console(width=None if sys.stdout.isatty() else 160)
     kept = [i for i in range(len(columns)) if any(row[i] != "-" for row in rows)]
     _print(console, [list(columns)[i] for i in kept], [[row[i] for i in kept] for row in rows])
-    if differences:
-        names = ["codec", "BD-rate", "of pictures", "BD-PSNR", "BD-rate MS-SSIM", "SSIMULACRA2"]
-        rows = [
-            [d.codec, *(text(v, "+.2f") for v in (d.bd_rate, d.bd_rate_per_image)), text(d.bd_psnr, "+.2f"),
-             *(text(v, "+.2f") for v in (d.bd_rate_ms_ssim, d.bd_rate_ssimulacra2))]
-            for d in differences
-        ]  # fmt: skip
-        title = f"against {differences[0].anchor}: rates in %, PSNR in dB"
-        _print(console, names, rows, title)
+    for made in found.tables:
+        console.print()
+        _print(console, table.head(made), [table.cells(made, row) for row in made.rows])
+    if found.tables:
+        console.print(found.about)
 
 
-def _print(console, names: list[str], rows: list[list[str]], title: str | None = None) -> None:
+def _print(console, names: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", title=title, title_justify="left")
-    for name in names:
-        table.add_column(name, justify="left" if name == "codec" else "right")
+    table = Table(box=None, header_style="bold")
+    for i, name in enumerate(names):
+        table.add_column(name, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
     console.print(table)
