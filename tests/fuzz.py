@@ -1,10 +1,11 @@
-"""Fuzzing, a command of its own: `python tests/fuzz.py COUNT [--atheris] [--seed N]`.
+"""Fuzzing, a command of its own: `python tests/fuzz.py COUNT [--atheris] [--bundled] [--seed N]`.
 
 Files derived from good ones are decoded in this process. Anything but a picture
 or an error of ours is a finding: it is written to fuzz-NAME.lic and ends the
 run. `--atheris` uses the coverage-guided fuzzer of that name (pip install
 atheris) for the container and the entropy decoder, else a plain mutator whose
-files have, half of the time, valid checksums again. Not run by pytest.
+files have, half of the time, valid checksums again. `--bundled` takes the bundled `lite` in ONNX
+Runtime in place of a tiny one in torch. Not run by pytest.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ def tiny_codec(folder: Path):
             return folder
 
     return codec.load(conftest.tiny_weights.__wrapped__(Factory()), "cpu")
+
+
+def bundled_codec():
+    """The default model as a user has it."""
+    from licodec import codec
+
+    return codec.for_model(None, None, device="cpu")
 
 
 def seeds(chosen) -> list[bytes]:
@@ -119,8 +127,9 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--atheris", action="store_true")
+    parser.add_argument("--bundled", action="store_true")
     options = parser.parse_args()
-    chosen = tiny_codec(Path(tempfile.mkdtemp()))
+    chosen = bundled_codec() if options.bundled else tiny_codec(Path(tempfile.mkdtemp()))
     good = seeds(chosen)
     if options.atheris:
         return guided(chosen, good, options)

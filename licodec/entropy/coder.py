@@ -1,7 +1,7 @@
 """The ANS coder: groups of integers, each with the table rows that code it, in one stream.
 
-`constriction` does the arithmetic (Rust, bounds-checked). ANS is a stack, so the
-encoder gathers all groups and writes them last first; the decoder then reads
+`constriction` does the arithmetic (Rust, bounds-checked), or `ans.py` where there is
+no build of it. ANS is a stack, so the encoder gathers all groups and writes them last first; the decoder then reads
 them first to last, and may compute the rows of a group from those before it.
 Within a group the symbols of each row are coded together, which is several times
 as fast as one by one and costs nothing, since both sides know the rows.
@@ -12,9 +12,9 @@ from __future__ import annotations
 import functools
 import zlib
 
-import constriction
 import numpy as np
 
+from licodec.entropy import ans
 from licodec.entropy.tables import TOTAL, Tables, escape_values, nibble_counts, unfold_escapes
 
 NIBBLES = 8  # of an escaped value at most: it fits in 32 bits
@@ -24,9 +24,17 @@ class StreamError(ValueError):
     """The bytes are not a stream that the encoder could have written."""
 
 
-def _model(frequencies: np.ndarray):
+try:
+    import constriction
+except ImportError:  # see pyproject.toml
+    AnsCoder, Categorical = ans.AnsCoder, ans.Categorical
+else:
+    AnsCoder = constriction.stream.stack.AnsCoder
+    Categorical = functools.partial(constriction.stream.model.Categorical, perfect=False)
 
-    return constriction.stream.model.Categorical(frequencies.astype(np.float64) / TOTAL, perfect=False)
+
+def _model(frequencies: np.ndarray):
+    return Categorical(frequencies.astype(np.float64) / TOTAL)
 
 
 @functools.lru_cache(maxsize=8)
@@ -85,7 +93,7 @@ class Encoder(_Checksum):
 
     def finish(self) -> bytes:
         """The stream of all groups."""
-        coder = constriction.stream.stack.AnsCoder()
+        coder = AnsCoder()
         for symbols, rows, tables in reversed(self.groups):
             _encode_group(coder, symbols, rows, tables)
         return coder.get_compressed().astype("<u4").tobytes()
@@ -116,7 +124,7 @@ class Decoder(_Checksum):
             raise StreamError("its length is not a multiple of 4 bytes")
         words = np.frombuffer(data, "<u4").astype(np.uint32)
         try:
-            self.coder = constriction.stream.stack.AnsCoder(words)
+            self.coder = AnsCoder(words)
         except ValueError as error:
             raise StreamError(str(error)) from None
 
