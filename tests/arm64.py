@@ -21,10 +21,34 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from conftest import render  # noqa: E402
 
-DEBS = """python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 libstdc++6 zlib1g
-libexpat1 libssl3 libffi8 libbz2-1.0 liblzma5 libuuid1 libcrypt1""".split()
+DEBS = [
+    "python3.11",
+    "python3.11-minimal",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "zlib1g",
+    "libexpat1",
+    "libssl3",
+    "libffi8",
+    "libbz2-1.0",
+    "liblzma5",
+    "libuuid1",
+    "libcrypt1",
+]
 # the oldest ONNX Runtime that licodec takes; 1.32 does not start under qemu 7.2. constriction has no such wheels.
-WHEELS = "numpy<2 onnxruntime==1.20.1 pillow<13 safetensors flatbuffers packaging protobuf filelock".split()
+WHEELS = [
+    "numpy<2",
+    "onnxruntime==1.20.1",
+    "pillow<13",
+    "safetensors",
+    "flatbuffers",
+    "packaging",
+    "protobuf",
+    "filelock",
+]
 GLIBC = (17, 27, 28)
 PROGRAM = """
 import platform, sys, numpy as np, licodec
