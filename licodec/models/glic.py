@@ -190,4 +190,4 @@ class GLIC(SliceModel):
     def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor:
         """The orthogonality term of AuxT, summed over the linear maps of the wavelet branch."""
         maps = [m for m in self.modules() if isinstance(m, OrthogonalLinear)]
-        return ORTHOGONALITY_WEIGHT * sum(m.orthogonality_loss() for m in maps)
+        return ORTHOGONALITY_WEIGHT * torch.stack([m.orthogonality_loss() for m in maps]).sum()

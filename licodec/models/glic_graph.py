@@ -8,6 +8,7 @@ the features: it gets more of them where the picture is busier.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -59,7 +60,8 @@ def complexity(x: Tensor) -> Tensor:
         """Along the rows (dimension 1) or the columns (2), the border repeated."""
         side = x.shape[dim]
         padded = torch.cat([x.narrow(dim, 0, 1), x, x.narrow(dim, side - 1, 1)], dim)
-        return sum(padded.narrow(dim, i, side) * weight for i, weight in enumerate(kernel) if weight)
+        taps = [padded.narrow(dim, i, side) * weight for i, weight in enumerate(kernel) if weight]
+        return functools.reduce(torch.add, taps)
 
     slope, smooth = (0.25, 0.0, -0.25), (1.0, 2.0, 1.0)
     across, down = filtered(filtered(x, 2, slope), 1, smooth), filtered(filtered(x, 2, smooth), 1, slope)
@@ -95,7 +97,7 @@ class PositionBias(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False))
 
     def forward(self) -> Tensor:
-        first = self.mlp[0].weight
+        first = next(self.mlp.parameters())
         offset = torch.arange(1 - SAMPLES, WINDOW, dtype=torch.float32, device=first.device) / (WINDOW - 1) * 8
         offset = (torch.sign(offset) * torch.log2(offset.abs() + 1) / math.log2(8)).to(first.dtype)
         table = self.mlp(torch.cartesian_prod(offset, offset))

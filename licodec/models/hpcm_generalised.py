@@ -7,6 +7,7 @@ Gaussian's (exponent 2), lighter than the Laplacian's (1).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +36,13 @@ class _Cumulative(torch.autograd.Function):
     """Mass below x, of scale 1; torch has no gradient that is finite at 0."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         tail = _upper_tail(x.abs())
         return torch.where(x > 0, 1 - tail, tail)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         density = torch.exp(-(x.abs() ** EXPONENT)) * EXPONENT / (2 * math.gamma(1 / EXPONENT))
         return gradient * density

@@ -10,7 +10,9 @@ anchors around (local).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +63,8 @@ class LocalContext(nn.Module):
     Each of the 25 positions attends to the anchors among them; a position that is no
     anchor itself sees all 25, zeros in the place of what is not known yet.
     """
+
+    index: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -176,7 +180,7 @@ class SliceNetworks(nn.Module):
 class MultiReferenceContext:
     """The state of a walk: step 2k codes the anchors of slice k, step 2k + 1 the rest."""
 
-    def __init__(self, networks: nn.ModuleList, hyper: Tensor) -> None:
+    def __init__(self, networks: Sequence[Any], hyper: Tensor) -> None:
         self.networks, self.hyper = networks, hyper
         self.means = hyper.chunk(2, 1)[1]
         self.slices: list[Tensor] = []
@@ -240,4 +244,4 @@ class MLICPlusPlus(SliceModel):
         return [squeeze(part, parity) for part in y.split(self.slice_sizes, 1) for parity in (ANCHOR, REST)]
 
     def context(self, z_hat: Tensor, quality: Tensor) -> MultiReferenceContext:
-        return MultiReferenceContext(self.slices, self.h_s(z_hat))
+        return MultiReferenceContext(list(self.slices), self.h_s(z_hat))

@@ -9,7 +9,7 @@ from licodec.upstream.layouts import PRIOR, Layout, State, count, haar
 STAGES = {"down": 0, "up": 0, "g": -1}  # down0, g1, down1, g2, ... in a row
 
 
-def _stage(match: re.Match) -> str:
+def _stage(match: re.Match[str]) -> str:
     return f"{match[1]}.{2 * int(match[3]) + STAGES[match[2]]}."
 
 

@@ -11,7 +11,7 @@ ADAPTORS = {"1": (0, 1), "2": (1, 3), "3": (4, 6)}  # of each scale: the first o
 ATTENTION = {"q": "query", "k": "key", "v": "value", "out": "out"}
 
 
-def _adaptor(match: re.Match) -> str:
+def _adaptor(match: re.Match[str]) -> str:
     """The authors take a scale's adaptors in the order last, first, second...; ours lie in the order of the steps."""
     first, steps = ADAPTORS[match[1]]
     return f"adaptors.{first + (int(match[2]) + 1) % steps}."
@@ -40,7 +40,7 @@ def _blocks(state: State, network: str) -> list[int]:
 
 
 def _config(state: State) -> dict[str, object]:
-    halvings = sorted(int(m[1]) for name in state if (m := re.fullmatch(r"g_a\.(\d+)\.weight", name)))
+    halvings = sorted(int(match[1]) for name in state if (match := re.fullmatch(r"g_a\.(\d+)\.weight", name)))
     *dims, m = (state[f"g_a.{i}.weight"].shape[0] for i in halvings)
     return {
         "M": m,

@@ -58,7 +58,7 @@ class Layout:
     model: str
     marks: tuple[str, ...]
     config: Callable[[State], dict[str, object]]
-    renames: tuple[tuple[str, str], ...]
+    renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
     never: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     reshape: dict[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
@@ -90,8 +90,8 @@ class Layout:
                 continue
             for pattern, new in renames:
                 name = pattern.sub(new, name)
-            for pattern, change in self.reshape.items():
-                if re.search(pattern, name):
+            for part, change in self.reshape.items():
+                if re.search(part, name):
                     tensor = change(tensor)
             out[name] = tensor
         return out
@@ -191,9 +191,10 @@ def haar(state: State) -> State:
         elif match := re.fullmatch(r"(.*)\.dwt\.w_(ll|lh|hl|hh)", name):
             name = f"{match[1]}.haar"
             parts = [state.get(f"{match[1]}.dwt.w_{band}") for band in ("ll", "lh", "hl", "hh")]
-            if any(part is None for part in parts):
+            found = [part for part in parts if part is not None]
+            if len(found) < len(parts):
                 raise KeyError(f"{match[1]}.dwt.w_*")
-            tensor = torch.cat(parts)
+            tensor = torch.cat(found)
         out[name] = tensor
     return out
 
