@@ -235,6 +235,16 @@ def test_tune_of_avif():
     assert tuned.encode(pixels)[0] == buffer.getvalue() and "psnr" in tuned.identity
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="a Pillow without AVIF")
+def test_threads_of_rivals(monkeypatch):
+    """AVIF uses all cores unless told otherwise, which would make the seconds of one thread a lie."""
+    from PIL import AvifImagePlugin
+
+    monkeypatch.setattr(AvifImagePlugin, "DEFAULT_MAX_THREADS", 0)
+    assert all("threads" not in r.identity for r in rivals(["avif"])) and AvifImagePlugin.DEFAULT_MAX_THREADS == 0
+    assert all(r.options["max_threads"] == 1 for r in rivals(["avif"], 1)) and AvifImagePlugin.DEFAULT_MAX_THREADS == 1
+
+
 @pytest.mark.parametrize(
     "text, reason",
     [

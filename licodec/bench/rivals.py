@@ -28,6 +28,7 @@ class Format:
         needs: a feature of Pillow.
         plugin: a module that adds the format to Pillow, and the extra that brings it.
         tunings: what --against may change, and the values there are.
+        threads: module and name of the decoder's number of threads, and the encoder's option.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Format:
     needs: str | None = None
     plugin: tuple[str, str] | None = None
     tunings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    threads: tuple[str, str, str] | None = None
 
 
 def _quality(value: float) -> dict[str, object]:
@@ -73,11 +75,13 @@ FORMATS = {
         tunings={
             "speed": _numbers(0, 10), "subsampling": _SUBSAMPLING, "tune": ("psnr", "ssim", "iq", "ssimulacra2"),
         },
+        threads=("PIL.AvifImagePlugin", "DEFAULT_MAX_THREADS", "max_threads"),
     ),
     "jxl": Format(
         "JXL", _quality, (10, 20, 30, 40, 50, 60, 70, 80, 90, 95), _WHOLE, {"effort": 7},
         plugin=("pillow_jxl", "licodec[jxl]"),
         tunings={"effort": _numbers(1, 10), "decoding_speed": _numbers(0, 4)},
+        threads=("pillow_jxl.JpegXLImagePlugin", "DECODE_THREADS", "num_threads"),
     ),
     "jpeg2000": Format(
         "JPEG2000", _rates, (150, 100, 70, 50, 35, 25, 17, 12, 8), _FALLING,
@@ -135,8 +139,11 @@ def split(text: str) -> list[str]:
     return names
 
 
-def rivals(against: list[str]) -> Iterator[Rival | Command]:
-    """All points of the formats and commands given with --against. Raises UsageError."""
+def rivals(against: list[str], threads: int = 0) -> Iterator[Rival | Command]:
+    """All points of the formats and commands given with --against. Raises UsageError.
+
+    Formats use `threads` CPU threads, 0 for what Pillow takes: all. It takes one for those without the choice.
+    """
     for text in against:
         if "{in" in text:
             yield from parse_command(text)
@@ -146,7 +153,7 @@ def rivals(against: list[str]) -> Iterator[Rival | Command]:
             if kind not in FORMATS:
                 raise UsageError(f"unknown rival {name!r}; known: {', '.join(FORMATS)}, and 'NAME@Q,Q: COMMAND'")
             _load_plugin(kind)
-            options = FORMATS[kind].options | (_tuned(kind, tuning) if colon else {})
+            options = FORMATS[kind].options | (_tuned(kind, tuning) if colon else {}) | _threads(kind, threads)
             points = [Rival(name, setting, FORMATS[kind], options) for setting in FORMATS[kind].settings]
             _try(points[0])
             yield from points
@@ -167,6 +174,17 @@ def _tuned(kind: str, tuning: str) -> dict[str, object]:
         else:
             options[key] = int(value) if value.isdigit() else value
     return options
+
+
+def _threads(kind: str, count: int) -> dict[str, object]:
+    """Pillow's option for an encoder's threads; a decoder's are the process's."""
+    place = FORMATS[kind].threads
+    if not count or place is None:
+        return {}
+    import importlib
+
+    setattr(importlib.import_module(place[0]), place[1], count)
+    return {place[2]: count}
 
 
 def _try(rival: Rival) -> None:

@@ -188,14 +188,14 @@ def environment() -> dict[str, object]:
     import PIL
     import torch
 
-    from licodec import __version__
+    from licodec import __version__, runtime
 
     return {
         "licodec": __version__,
         "commit": _commit(),
         "torch": torch.__version__,
         "pillow": PIL.__version__,
-        "threads": torch.get_num_threads(),
+        "threads": runtime.threads() or os.cpu_count(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": platform.platform(),

@@ -82,7 +82,7 @@ def bench(
         raise UsageError(f"{folder}: no pictures found")
     steps = parse_numbers(qualities, "--qualities"), parse_numbers(effort, "--effort")
     own = list(codecs.models(_names(models), *steps, device, precision))
-    measured = [*own, *rivals.rivals(against)]
+    measured = [*own, *rivals.rivals(against, threads)]
     range_ = None if over is None else bd.Over.parse(over)
     anchors = choose_anchors([name for text in anchor for name in rivals.split(text)], own, measured)
     check_curves(measured, range_)
