@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
 
-SECONDS = 20.0  # for one file
+SECONDS = 20.0  # of CPU for one file
 MEMORY = 3 << 30  # bytes in all
 
 
@@ -139,17 +139,17 @@ def main() -> None:
     for number in range(options.count):
         base = good[rng.integers(len(good))]
         data = mutate(base, good, rng) if number % 2 else forge(base, rng)
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             outcome = try_one(chosen, data)
-            if time.perf_counter() - began > SECONDS:
-                raise TimeoutError(f"took {time.perf_counter() - began:.0f} s")
+            if time.process_time() - began > SECONDS:
+                raise TimeoutError(f"took {time.process_time() - began:.0f} s")
         except Exception:
             name = f"fuzz-{hashlib.sha256(data).hexdigest()[:12]}.lic"
             Path(name).write_bytes(data)
             print(f"file {number} is a finding: {name}", file=sys.stderr)
             raise
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     print(f"{options.count} files: {outcomes}; slowest {slowest:.2f} s, peak {peak >> 20} MiB")

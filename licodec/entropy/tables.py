@@ -126,10 +126,10 @@ def escape_values(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> tupl
     Values above a row become even numbers, values below it odd ones.
     """
     entry = symbols.astype(np.int64) - tables.minima[rows]
-    above = entry - (tables.lengths[rows] - 1)
-    escaped = (entry < 0) | (above >= 0)
-    folded = np.where(entry < 0, -2 * entry - 1, 2 * above)
-    return escaped, folded[escaped]
+    escaped = (entry < 0) | (entry >= tables.lengths[rows] - 1)
+    entry = entry[escaped]
+    above = entry - (tables.lengths[rows[escaped]] - 1)
+    return escaped, np.where(entry < 0, -2 * entry - 1, 2 * above)
 
 
 def unfold_escapes(folded: np.ndarray, rows: np.ndarray, tables: Tables) -> np.ndarray:
