@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -158,6 +159,9 @@ def test_scanned_parts_are_checked(tiled):
     parts = scanned(of("memory://t/a.lic"), len(data))
     assert parts.header == whole.header and parts.metadata == whole.metadata
     assert len(parts.tiles) == 12 and [parts.tiles[i] for i in (11, 0, 7)] == [whole.tiles[i] for i in (11, 0, 7)]
+    parts = scanned(of("memory://t/a.lic"), len(data))
+    with ThreadPoolExecutor(8) as threads:  # as tiles are decoded
+        assert list(threads.map(parts.tiles.__getitem__, range(12))) == list(whole.tiles)
     damaged = bytearray(data)
     damaged[-20] ^= 1
     fs.pipe_file("/t/a.lic", bytes(damaged))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -100,12 +101,14 @@ class _Tiles(Sequence[bytes]):
     def __init__(self, window: _Window, at: int, count: int, crc: int) -> None:
         self.window, self.count, self.crc = window, count, crc
         self.places = [at]
+        self.lock = threading.Lock()  # tiles are decoded side by side; the window and the places are shared
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> bytes:
-        while len(self.places) <= index:
-            _, _, end = self.window.chunk(self.places[-1])
-            self.places.append(end + 4)
-        return self.window.payload(self.places[index], self.crc)[0]
+        with self.lock:
+            while len(self.places) <= index:
+                _, _, end = self.window.chunk(self.places[-1])
+                self.places.append(end + 4)
+            return self.window.payload(self.places[index], self.crc)[0]
