@@ -83,8 +83,8 @@ class GatedBlock(nn.Module):
         self.scale1, self.scale2 = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.scale1 * x + self.attn(self.norm1(x))
-        return self.scale2 * x + self.mlp(self.norm2(x))
+        x = torch.addcmul(self.attn(self.norm1(x)), self.scale1, x)
+        return torch.addcmul(self.mlp(self.norm2(x)), self.scale2, x)
 
 
 class GatedStage(nn.Module):

@@ -46,8 +46,9 @@ def winograd_conv3x3(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     patches = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
     patches = torch.kron(_INPUT, _INPUT).to(x.device) @ patches
     products = torch.bmm(patches.view(36, -1, channels), kernels)
+    products[7] += bias  # the product at (1, 1), which is part of all outputs of a tile with factor one
     tiles = torch.kron(_OUTPUT, _OUTPUT).to(x.device) @ products.flatten(1)
-    out = tiles.view(4, 4, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5) + bias
+    out = tiles.view(4, 4, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
     return out.reshape(batch, 4 * rows, 4 * columns, -1)[:, :height, :width].permute(0, 3, 1, 2)
 
 
@@ -135,8 +136,9 @@ class ProductConv(ExactConvolution):
         return weight.double().flatten(1).T
 
     def forward(self, x: Tensor) -> Tensor:
-        top, left = self.padding
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
+        (top, left), x = self.padding, x.permute(0, 2, 3, 1)
+        if top or left:
+            x = F.pad(x, (0, 0, left, left, top, top))
         x = x.unfold(1, self.kernel_size[0], self.stride[0]).unfold(2, self.kernel_size[1], self.stride[1])
         return (x.flatten(3) @ self.kernels + self.exact_bias()).permute(0, 3, 1, 2)
 

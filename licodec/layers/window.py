@@ -37,6 +37,12 @@ def from_windows(x: Tensor, window: int) -> Tensor:
     return x.reshape(b, rows * window, columns * window, c)
 
 
+def padded(x: Tensor, window: int) -> Tensor:
+    """[B, H, W, C] with zeros on the right and below, so that its sides are multiples of the window."""
+    right, below = -x.shape[2] % window, -x.shape[1] % window
+    return F.pad(x, (0, 0, 0, right, 0, below)) if right or below else x
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows, with a bias by relative position.
 
@@ -62,7 +68,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[1:3]
-        x = F.pad(x, (0, 0, 0, -w % self.window, 0, -h % self.window))
+        x = padded(x, self.window)
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
         x = self.attend(self.qkv(to_windows(x, self.window)))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from licodec.layers.conv import conv3x3
 from licodec.layers.dictionary import Bottleneck, GatedStage
 from licodec.layers.wavelet import OrthogonalLinear, side_branch
-from licodec.layers.window import WindowAttention, from_windows, to_windows
+from licodec.layers.window import WindowAttention, from_windows, padded, to_windows
 from licodec.models.dcae import DCAEConfig, DictionaryModel
 
 GLOBAL_TOKENS = 2
@@ -42,7 +42,7 @@ class GlobalWindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[1:3]
         local, window = self.local, self.window
-        windows = to_windows(F.pad(x, (0, 0, 0, -w % window, 0, -h % window)), window)
+        windows = to_windows(padded(x, window), window)
         qkv = local.qkv(windows)
         near = local.attend(qkv)
         b, rows, columns, n, dim = windows.shape
