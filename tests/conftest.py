@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,8 @@ def licodec(*arguments: object, stdin: bytes = b"", env: dict[str, str] | None =
     if warm.POSSIBLE and not any(name.startswith(("ATEN_", "ONEDNN_", "OMP_")) for name in own):
         return warm.run(words, stdin, env)
     return subprocess.run([sys.executable, "-m", "licodec", *words], input=stdin, capture_output=True, env=env)
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn`: what a shell starts in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import licodec, render
+from conftest import heed_interrupts, licodec, render
 from odd_jobs import Odd
 from PIL import Image, ImageCms
 
@@ -117,7 +117,7 @@ def test_ctrl_c_ends_all_processes_and_leaves_no_half_file(tmp_path):
     source = photos(tmp_path / "in", 30)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "licodec", "encode", source, "-o", out, "--jobs", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed_interrupts)
     while not list(out.glob("*.lic")):
         assert process.poll() is None
         time.sleep(0.05)

@@ -221,7 +221,7 @@ def test_training_command_for_a_published_model(tmp_path):
     )
     out = tmp_path / "run"
     options = ["-m", "conv-charm", "--lambda", "0.013", "-q", "1", "--steps", "4", "--batch", "2"]
-    options += ["--crop", "64", "--final-crop", "128", "-j", "1"]
+    options += ["--crop", "64", "-j", "1"]
     result = subprocess.run([sys.executable, "-c", code, "train", tmp_path, "-o", out, *options], capture_output=True)
     assert result.returncode == 0, result.stderr
     trained = out / "weights.safetensors"

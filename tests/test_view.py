@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Page
-from conftest import licodec, render
+from conftest import heed_interrupts, licodec, render
 from PIL import Image
 
 from licodec.errors import UsageError
@@ -96,7 +96,7 @@ def test_what_cannot_be_shown_is_said(desk, tmp_path):
 
 def test_the_command_says_where_and_ends_with_ctrl_c(desk):
     command = [sys.executable, "-m", "licodec", "view", desk / "b.lic", "--no-browser"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     url = process.stderr.readline().split()[1]
     assert get(url)[0] == 200
     os.kill(process.pid, signal.SIGINT)
