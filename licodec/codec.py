@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from licodec import container, imaging, runtime
+from licodec import container, finding, imaging, runtime
 from licodec.coding import Coded, EntropyTables, decode_latent, encode_latent
 from licodec.container import Container, Header
 from licodec.errors import CorruptError, InputError, OutOfMemoryError, UsageError, WeightsError
@@ -23,7 +23,6 @@ from licodec.output import Decoding
 from licodec.parallel import in_order
 from licodec.tiling import Box, Grid, padded
 from licodec.weights import file as weights_file
-from licodec.weights import store
 
 if TYPE_CHECKING:
     from licodec.runtime.refine import Searcher
@@ -344,9 +343,9 @@ def for_model(
     """
     info = model_info(name or LITE)
     if target and quality is None and not weights and not info.variable_rate:
-        qualities = store.reachable(info)
+        qualities = finding.reachable(info)
         quality = qualities[(len(qualities) - 1) // 2]
-    codec = load(weights or store.find(info, quality), device, precision)
+    codec = load(weights or finding.find(info, quality), device, precision)
     if name and codec.info.name != name:
         raise UsageError(f"{weights} holds weights of {codec.info.name}, not of {name}; leave out -m")
     return codec
@@ -354,4 +353,4 @@ def for_model(
 
 def for_header(header: Header, weights: Path | None = None, device: str = "auto", precision: str = "float32") -> Codec:
     """The codec that a file needs. Raises WeightsError if its weights are not here."""
-    return load(weights or store.find_fingerprint(header), device, precision)
+    return load(weights or finding.find_fingerprint(header), device, precision)

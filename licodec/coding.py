@@ -2,7 +2,7 @@
 
 `walk` is the one loop over the steps. The encoder's `code` function rounds and
 gathers integers, the decoder's reads them; means and table rows are what the
-model must reproduce wherever it runs (see `licodec.runtime`).
+model must reproduce wherever it runs (see `licodec.runtime.protocol`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from licodec.entropy.coder import Decoder, Encoder, StreamError
 from licodec.entropy.tables import Tables
 from licodec.errors import CorruptError, WeightsError
-from licodec.runtime import Context, Model
+from licodec.runtime.protocol import Context, Model
 
 CHECK_BYTES = 4
 SYMBOL_MAX = 1 << 24  # beyond what float32 counts exactly; no picture gets near it

@@ -108,6 +108,7 @@ def _axis(codec: Codec) -> Axis:
     if info.variable_rate:
         hundredths = range(info.qualities[0] * 100, info.qualities[-1] * 100 + 1)
         return Axis([number / 100 for number in hundredths], lambda quality: codec)
+    from licodec import finding
     from licodec.codec import for_model
     from licodec.weights import store
 
@@ -116,7 +117,7 @@ def _axis(codec: Codec) -> Axis:
             f"{codec.path} has one rate; a target needs a variable-rate model, or installed weights to choose from"
         )
     return Axis(
-        store.reachable(info), lambda quality: for_model(info.name, quality, None, codec.device, codec.precision)
+        finding.reachable(info), lambda quality: for_model(info.name, quality, None, codec.device, codec.precision)
     )
 
 
@@ -174,8 +175,8 @@ def ssimulacra2(codec: Codec, picture: Picture, data: bytes) -> float:
     """SSIMULACRA 2 of a file's decoded picture, at most 100; of sides of at least 8 pixels. Imports torch."""
     import torch
 
-    from licodec.train.ssimulacra2 import LEAST_SIDE
-    from licodec.train.ssimulacra2 import ssimulacra2 as score
+    from licodec.ssimulacra2 import LEAST_SIDE
+    from licodec.ssimulacra2 import ssimulacra2 as score
 
     if min(picture.size) < LEAST_SIDE:
         raise InputError(f"is too small for SSIMULACRA 2, which needs {LEAST_SIDE} pixels a side")

@@ -46,9 +46,9 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a tiny `lite`: the KLT of a rendered picture, no training."""
     import torch
 
+    from licodec.models.export import export
     from licodec.models.lite import Lite, LiteConfig
     from licodec.train.data import Crops
-    from licodec.train.export import export
 
     torch.manual_seed(0)
     model = Lite(LiteConfig(N=32, M=48, C=16, Z=8, blocks=1))

@@ -54,7 +54,7 @@ def test_training_estimate_in_eval_mode_is_the_coded_rate():
 
     from licodec.models import model_info
     from licodec.models.base import estimate
-    from licodec.train.export import load_state
+    from licodec.models.export import load_state
 
     chosen = codec.for_model("lite", 4, device="cpu")
     model = model_info("lite").build(chosen.metadata.config).eval()

@@ -1,8 +1,11 @@
 """The house rules that a program can check: style, and documents that tell the truth."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,7 +59,7 @@ def test_the_page_on_models_by_following_it(tmp_path, monkeypatch):
     from conftest import render
 
     from licodec import codec, container, imaging, models
-    from licodec.train.export import export
+    from licodec.models.export import export
 
     page = (ROOT / "licodec/models/README.md").read_text()
     (tmp_path / "example.py").write_text(re.search(r"```python\n(.*?)```", page, re.S)[1])
@@ -86,3 +89,101 @@ def test_the_tree_of_errors_is_the_truth():
 
 def test_types_are_told_to_other_programs():
     assert (ROOT / "licodec/py.typed").exists()
+
+
+def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports of a module, those inside functions too, but for what only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from imports(ast.Module([other], []))
+        else:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield node
+            yield from imports(node)
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Each module of the package at `root` with the modules of it that it imports, now or in a function.
+
+    The packages around an imported module count, since they run before it, except those that the importing
+    module is in itself: they run already. Of these it counts what is imported by name.
+    """
+    files = {}
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for name, path in files.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        named: set[str] = set()
+        for node in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+                continue
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            inner = {f"{base}.{alias.name}" for alias in node.names}
+            named |= {one if one in files else base for one in inner}
+        around = {p for n in named for p in [n.rpartition(".")[0], n.rpartition(".")[0].rpartition(".")[0]]}
+        around = {p for p in around if not f"{name}.".startswith(f"{p}.")}
+        graph[name] = (named | around) & set(files) - {name}
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle in a graph, or nothing."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def folded(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The graph of the parts of the package: what lies directly in it, files and folders."""
+
+    def part(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    parts: dict[str, set[str]] = {part(name): set() for name in graph}
+    for name, others in graph.items():
+        parts[part(name)] |= {part(other) for other in others} - {part(name)}
+    return parts
+
+
+def test_imports_go_one_way():
+    graph = import_graph(ROOT / "licodec")
+    assert "licodec.models.base" in graph["licodec.runtime.refine"]  # the graph is not empty
+    assert "licodec.upstream.convert" in graph["licodec.upstream.authors"]  # nor blind for imports in functions
+    assert not circle(graph)
+    assert not circle(folded(graph))
+    below = {"licodec.weights": "licodec.models licodec.upstream", "licodec.runtime": "licodec.train licodec.codec"}
+    for lower, uppers in below.items():
+        reached, left = set(), {name for name in graph if f"{name}.".startswith(f"{lower}.")}
+        while left:
+            reached |= left
+            left = {other for name in left for other in graph[name]} - reached
+        assert not [name for name in reached for upper in uppers.split() if f"{name}.".startswith(f"{upper}.")]
+
+
+def test_circles_of_imports_are_found(tmp_path):
+    files = {
+        "__init__.py": "from p.a import x",
+        "a.py": "def f():\n    from p import b",
+        "b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import p.a\n",
+        "c/__init__.py": "import p.c.d",
+        "c/d.py": "import p.b",
+    }
+    (tmp_path / "p/c").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / "p" / name).write_text(text)
+    assert not circle(import_graph(tmp_path / "p"))
+    for name, text in (("b.py", "from . import a"), ("c/d.py", "from p.c import x"), ("b.py", "import p.c.d, p.a")):
+        (tmp_path / "p" / name).write_text(text)
+        assert circle(import_graph(tmp_path / "p")), text
+        (tmp_path / "p" / name).write_text(files[name])
+    (tmp_path / "p/b.py").write_text("import p.c.e")
+    (tmp_path / "p/c/e.py").write_text("")
+    (tmp_path / "p/c/d.py").write_text("import p.b")
+    assert circle(import_graph(tmp_path / "p"))  # by way of the package of e

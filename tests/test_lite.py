@@ -19,7 +19,7 @@ from licodec.models.lite import Lite, LiteConfig
 from licodec.models.lite_entropy import interpolate_integers
 from licodec.runtime.refine import MSE_SHARE
 from licodec.search import pixel_psnr
-from licodec.train.ssimulacra2 import _blur, ssimulacra2
+from licodec.ssimulacra2 import _blur, ssimulacra2
 
 SMALL = LiteConfig(16, 32, 16, 8, 1, 4)
 
@@ -57,7 +57,7 @@ def test_blocks_blur_as_one_matrix_does(height, width, monkeypatch):
     weights = torch.rand(height, width)
     found = []
     for side in (512, 16):
-        monkeypatch.setattr("licodec.train.ssimulacra2.WHOLE_SIDE", side)
+        monkeypatch.setattr("licodec.ssimulacra2.WHOLE_SIDE", side)
         blurred = _blur(x)
         found.append((blurred, *torch.autograd.grad((blurred * weights).sum(), x)))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=2e-6)

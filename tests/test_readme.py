@@ -12,7 +12,7 @@ from conftest import PICTURES, render
 from PIL import Image
 from test_upstream import author_checkpoint, small_model
 
-from licodec.train.export import export
+from licodec.models.export import export
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = re.findall(r"`(licodec [a-z][^`]*)`", README.split("## Use")[1].split("`-q` runs")[0])

@@ -120,9 +120,9 @@ def test_graphs_are_of_the_bundled_weights_and_made_from_the_module(tmp_path):
     """A fresh export of a small configuration runs, and needs exactly the tensors that its weights file has."""
     import torch
 
+    from licodec.models.export import export
     from licodec.models.lite import Lite, LiteConfig
     from licodec.runtime.export import export as export_graphs
-    from licodec.train.export import export
 
     assert graphs_for(file.read(WEIGHTS)) is not None
     torch.manual_seed(0)

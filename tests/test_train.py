@@ -14,10 +14,10 @@ from PIL import Image
 
 from licodec.models.base import Estimate
 from licodec.models.lite import Lite, LiteConfig, rate_lambda
+from licodec.ssimulacra2 import ssimulacra2
 from licodec.train.config import TrainConfig
 from licodec.train.loop import stratified_quality
 from licodec.train.loss import training_loss
-from licodec.train.ssimulacra2 import ssimulacra2
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from licodec.entropy.tables import gaussian_tables
 from licodec.errors import CorruptError, InputError, UsageError, WeightsError
 from licodec.models import MODELS
 from licodec.models.base import CompressionModel, walk
+from licodec.models.export import export
 from licodec.models.skeleton import skeleton
 from licodec.runtime.torch import TorchModel
 from licodec.tiling import coding_steps
-from licodec.train.export import export
 from licodec.train.loop import TrainConfig
 from licodec.train.loss import training_loss
 from licodec.upstream.convert import LAYOUTS, convert, load_state

@@ -12,9 +12,8 @@ from licodec import codec, coding, container, imaging
 from licodec.errors import WeightsError
 from licodec.models import MODELS
 from licodec.models.autoregressive import diagonal
-from licodec.upstream import zoo
 from licodec.upstream.convert import convert, load_state
-from licodec.weights import drive, manifest
+from licodec.weights import drive, manifest, zoo
 
 FIXED = [
     "bmshj2018-factorized",
@@ -181,7 +180,7 @@ def test_old_names(tmp_path):
 
 def test_gains_between_the_trained_ones(tmp_path):
     """Bytes rise with the quality, also between whole ones; tables of z are those of the nearer rate."""
-    from licodec.train.export import export
+    from licodec.models.export import export
 
     torch.manual_seed(0)
     model = MODELS["mbt2018-mean-vbr"].build({"N": 16, "M": 24, "levels": 8})

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import PurePosixPath
 
-from licodec.batch.places import Place, Stream, of
+from licodec.batch.place import Place
+from licodec.batch.places import Stream, of
 from licodec.errors import UsageError
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from licodec import container
-from licodec.batch.places import Place, of
+from licodec.batch.place import Place
+from licodec.batch.places import of
 from licodec.container import Container
 from licodec.errors import CorruptError
 

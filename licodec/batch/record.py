@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from licodec.batch.jobs import Job
-from licodec.batch.places import Local, Place
+from licodec.batch.place import Place
+from licodec.batch.places import Local
 from licodec.errors import InputError, LicodecError
 
 

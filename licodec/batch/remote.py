@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from licodec.batch.places import Place
+from licodec.batch.place import Place
 from licodec.errors import InputError, LicodecError, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from licodec.batch.jobs import Job, Plan
-from licodec.batch.places import Local, Place, Stream
+from licodec.batch.place import Place
+from licodec.batch.places import Local, Stream
 from licodec.errors import InputError, LicodecError, UsageError
 from licodec.models import LITE
 

@@ -8,11 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from licodec import codec, container, imaging
+from licodec import codec, container, finding, imaging
 from licodec.errors import UsageError
 from licodec.models import LITE, model_info
 from licodec.weights import file as weights_file
-from licodec.weights import store
 
 
 class Measured(Protocol):
@@ -66,7 +65,7 @@ class Model:
 
     def __post_init__(self) -> None:
         self.info = model_info(self.name)
-        self.path = store.find(self.info, self.setting)
+        self.path = finding.find(self.info, self.setting)
         self.identity = weights_file.read_header(self.path).fingerprint.hex()
         if self.precision != "float32":
             self.identity += f"-{self.precision}"

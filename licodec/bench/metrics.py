@@ -31,8 +31,8 @@ def ssimulacra2(a: np.ndarray, b: np.ndarray) -> float | None:
     """
     import torch
 
-    from licodec.train.ssimulacra2 import LEAST_SIDE
-    from licodec.train.ssimulacra2 import ssimulacra2 as measure
+    from licodec.ssimulacra2 import LEAST_SIDE
+    from licodec.ssimulacra2 import ssimulacra2 as measure
 
     if min(a.shape[:2]) < LEAST_SIDE:
         return None

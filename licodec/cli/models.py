@@ -12,9 +12,10 @@ def models(as_json: bool = typer.Option(False, "--json", help="Print JSON, one l
 
     For each: qualities, parameters, where its weights are, licence and paper.
     """
-    from licodec.weights import store
+    from licodec.models import MODELS
+    from licodec.models.listing import listing
 
-    rows = store.listing()
+    rows = listing(MODELS.values())
     if as_json:
         print(json.dumps(rows))
         return

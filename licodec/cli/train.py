@@ -56,13 +56,13 @@ def train(
     import torch
 
     from licodec.models import LITE, model_info
+    from licodec.models.export import load_state
     from licodec.runtime.torch import use_threads
+    from licodec.ssimulacra2 import FULL_SIDE
     from licodec.train.config import METRICS, TrainConfig
     from licodec.train.data import Crops, load_pictures
-    from licodec.train.export import load_state
     from licodec.train.loop import CHECKPOINT, Run
     from licodec.train.loss import MS_SSIM_SIDE
-    from licodec.train.ssimulacra2 import FULL_SIDE
 
     use_threads(threads)
     info = model_info(model)

@@ -31,11 +31,12 @@ def list_(
     as_json: bool = typer.Option(False, "--json", help="Print JSON, one list of objects."),
 ) -> None:
     """List all weights: bundled, installed, in the Hub's cache, published, or still unpublished."""
+    from licodec import finding
     from licodec.models import model_info
-    from licodec.weights import sources, store
+    from licodec.weights import sources
 
     name = model and model_info(model).name
-    rows = [row for row in store.rows() if name in (None, row["model"])]
+    rows = [row for row in finding.rows() if name in (None, row["model"])]
     if as_json:
         print(json.dumps(rows))
         return
@@ -66,10 +67,12 @@ def pull(
     quiet: bool = Options.quiet,
 ) -> None:
     """Download weights and check them: published ones into the Hub's cache, else the authors' checkpoint, converted."""
-    from licodec.weights import authors, hub, sources, store
+    from licodec import finding
+    from licodec.upstream import authors
+    from licodec.weights import hub, sources
 
     for text in targets:
-        model, quality = store.parse_target(text)
+        model, quality = finding.parse_target(text)
         chosen = {
             e.quality: e for e in reversed(list(sources.offered(model, quality)))
         }  # of the first source that has a quality
@@ -92,9 +95,9 @@ def import_(
     quiet: bool = Options.quiet,
 ) -> None:
     """Check a weights file of licodec's and copy it into the local store."""
-    from licodec.weights import store
+    from licodec import finding
 
-    _say(f"{file} -> {store.import_file(file, force)}", quiet)
+    _say(f"{file} -> {finding.import_file(file, force)}", quiet)
 
 
 @app.command()
@@ -103,10 +106,10 @@ def verify(
     quiet: bool = Options.quiet,
 ) -> None:
     """Check the contents of all weights that are here against their fingerprint or sha256."""
-    from licodec.weights import store
+    from licodec import finding
 
-    model, quality = store.parse_target(target) if target else (None, None)
-    report = store.verify(model, quality)
+    model, quality = finding.parse_target(target) if target else (None, None)
+    report = finding.verify(model, quality)
     for path, problem in report:
         _say(f"{path}: {problem or 'ok'}", quiet and not problem)
     if bad := sum(problem is not None for _, problem in report):
@@ -117,9 +120,10 @@ def verify(
 @app.command()
 def path(target: Target) -> None:
     """Print where the weights are that encode would use; downloads nothing."""
+    from licodec import finding
     from licodec.weights import store
 
-    model, quality = store.parse_target(target)
+    model, quality = finding.parse_target(target)
     found = store.local(model, quality)
     if not found:
         raise WeightsError(f"no weights of {target} are here; `licodec weights list {model}` shows how to get them")
@@ -130,9 +134,10 @@ def path(target: Target) -> None:
 @app.command()
 def remove(target: Target, quiet: bool = Options.quiet) -> None:
     """Delete weights from the local store and from the Hub's cache. Bundled ones stay."""
+    from licodec import finding
     from licodec.weights import store
 
-    gone = store.remove(*store.parse_target(target))
+    gone = store.remove(*finding.parse_target(target))
     if not gone:
         raise WeightsError(f"no weights of {target} are installed or cached")
     for file, size in gone:
@@ -156,7 +161,8 @@ def fetch_upstream(
     manifest, with its size and sha256, is printed: please send it. Example:  licodec weights fetch-upstream tcm -q 3
     """
     from licodec.models import model_info
-    from licodec.weights import authors, drive, manifest, store
+    from licodec.upstream import authors
+    from licodec.weights import drive, manifest, store
 
     entry = drive.find(model_info(model).name, quality)
     target = store.place(entry.model, entry.quality)
@@ -181,11 +187,11 @@ def publish(
     Others then use them with `licodec weights add-source REPO`. Example:
     licodec weights publish tcm-3 --repo-id me/licodec-weights --report report/results.json
     """
+    from licodec import finding
     from licodec.weights import manifest
     from licodec.weights.publish import prepare, publish
-    from licodec.weights.publish import targets as find
 
-    uploads = [prepare(file, licence, report) for file in find(targets)]
+    uploads = [prepare(file, licence, report) for file in finding.targets(targets)]
     for entry in publish(uploads, repo, private):
         print(manifest.dump_entry(entry) + "\n")
 

@@ -147,9 +147,9 @@ class _Callable(ModuleType):
 
     def __call__(self) -> list[dict[str, object]]:
         """Every model with its weights, as `licodec models --json` has them."""
-        from licodec.weights import store
+        from licodec.models.listing import listing
 
-        return store.listing()
+        return listing(MODELS.values())
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -268,6 +268,11 @@ def gaussian_bits(value: Tensor, mean: Tensor | float, scale: Tensor) -> Tensor:
     return -torch.log2(lower_bound(0.5 * (upper - lower), LIKELIHOOD_MIN))
 
 
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """255^2 MSE of each picture, [B], from values in [0, 1]."""
+    return 255**2 * (x_hat - x).square().flatten(1).mean(1)
+
+
 def ste_round(x: Tensor) -> Tensor:
     """round(x) with the gradient of x."""
     return x + (x.round() - x).detach()

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from licodec import runtime
 from licodec.errors import OutOfMemoryError, WeightsError
-from licodec.runtime import Facts
+from licodec.runtime import settings
+from licodec.runtime.protocol import Facts
 from licodec.weights import paths
 from licodec.weights.file import Weights
 
@@ -61,13 +61,13 @@ def _vector(quality: float) -> np.ndarray:
 
 
 def _threads() -> int:
-    if count := runtime.threads():
+    if count := settings.threads():
         return count
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OnnxContext:
-    """The walk's state: the stream, and the means of the current step (see `licodec.runtime.Context`)."""
+    """The walk's state: the stream, and the means of the current step (see `licodec.runtime.protocol.Context`)."""
 
     def __init__(self, model: OnnxModel, z_symbols: np.ndarray, quality: float) -> None:
         self.model = model
@@ -95,13 +95,13 @@ class OnnxContext:
 
 
 class OnnxModel:
-    """`lite` as graphs and their weights; a graph is loaded when first used (see `licodec.runtime.Model`)."""
+    """`lite` as graphs and their weights; a graph is loaded when first used (see `licodec.runtime.protocol.Model`)."""
 
     def __init__(self, weights: Weights, folder: Path, threads: int | None = None, optimised: bool = True) -> None:
         """Take weights and the folder of their configuration's graphs.
 
         Args:
-            threads: of ONNX Runtime; None for what `runtime.use_threads` was told.
+            threads: of ONNX Runtime; None for what `use_threads` was told.
             optimised: let ONNX Runtime rewrite the graphs.
         """
         self.path, self.folder, self.optimised = weights.path, folder, optimised

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from licodec.models.base import gaussian_bits
+from licodec.models.base import gaussian_bits, squared_error
 from licodec.models.lite import Lite
 from licodec.runtime.torch import TorchModel, has_bf16, memory_guard
-from licodec.train.loss import squared_error
-from licodec.train.ssimulacra2 import Reference
+from licodec.ssimulacra2 import Reference
 from licodec.weights.file import Weights
 
 MSE_SHARE = 0.4  # of the distortion, as in training

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from licodec import runtime
 from licodec.errors import OutOfMemoryError, UsageError, WeightsError
 from licodec.models import base, model_info
 from licodec.models.skeleton import skeleton
-from licodec.runtime import Facts
+from licodec.runtime import settings
+from licodec.runtime.protocol import Facts
 from licodec.weights.file import Weights
 
 CPU_FLAGS = Path("/proc/cpuinfo")  # elsewhere than on Linux nobody has measured bf16
@@ -137,7 +137,7 @@ class TorchContext:
 
 
 class TorchModel:
-    """A prepared module, and the thresholds that came with its weights (see `licodec.runtime.Model`).
+    """A prepared module, and the thresholds that came with its weights (see `licodec.runtime.protocol.Model`).
 
     Tiles are worked on one after the other: torch's threads share each operation on a map of that
     size well, and a published model takes a gigabyte or two for each.
@@ -161,7 +161,7 @@ class TorchModel:
     @memory_guard()
     def load(cls, weights: Weights, device: str, precision: str = "float32") -> TorchModel:
         """From a weights file. Raises UsageError, WeightsError, OutOfMemoryError."""
-        use_threads(runtime.threads())
+        use_threads(settings.threads())
         chosen = pick_device(device)
         check_precision(precision, chosen)
         info = model_info(weights.metadata.model)

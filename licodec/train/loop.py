@@ -24,12 +24,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from licodec.files import beside
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
+from licodec.models.export import export
 from licodec.runtime.torch import has_bf16
+from licodec.ssimulacra2 import ssimulacra2
 from licodec.train.config import TrainConfig
 from licodec.train.data import Crops
-from licodec.train.export import export
 from licodec.train.loss import training_loss
-from licodec.train.ssimulacra2 import ssimulacra2
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"

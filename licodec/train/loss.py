@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from licodec.train.ssimulacra2 import ssimulacra2
+from licodec.models.base import squared_error
+from licodec.ssimulacra2 import ssimulacra2
 
 if TYPE_CHECKING:
     from licodec.models.base import CompressionModel, Estimate
@@ -26,11 +27,6 @@ class Loss:
     bpp: float
     mse: float
     ssimulacra2: float | None = None
-
-
-def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """255^2 MSE of each picture, [B]."""
-    return 255**2 * (x_hat - x).square().flatten(1).mean(1)
 
 
 def distortion(x_hat: Tensor, x: Tensor, metric: str) -> Tensor:

@@ -14,7 +14,7 @@ from licodec.errors import InputError, UsageError, WeightsError
 from licodec.files import sha256
 from licodec.models import model_info
 from licodec.models.base import CompressionModel
-from licodec.train.export import export
+from licodec.models.export import export
 from licodec.upstream import compressai, glic, hpcm, invcompress, layouts, mambavc, mlicpp, nju, shiftlic, zoo
 from licodec.upstream.layouts import Layout, State
 

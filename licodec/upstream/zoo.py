@@ -1,15 +1,12 @@
-"""CompressAI's zoo: where its files are, and its names for what they hold.
+"""CompressAI's zoo: its names for what its files hold (`licodec.weights.zoo` knows where they are).
 
-The URLs are compressai's own (`compressai.zoo.image`), asked for when they are needed: importing it takes seconds.
 Some files are older than today's names of CompressAI's parts, which its `zoo.pretrained` renames; so does this.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
-from licodec.errors import UsageError, WeightsError
 from licodec.upstream.layouts import PRIOR, Layout, State
 
 OLD_NAMES = (
@@ -26,26 +23,6 @@ RENAMES = (
 DROPPED = (r"context_prediction\.mask", r"lower_bound_zqstep\.bound", r"QuantOffset")
 GDN_MODEL = (r"^g_a\.1\.gamma$", r"^g_a\.6\.weight$", r"^entropy_bottleneck\.")
 CHENG = (r"^g_a\.0\.conv1\.weight$", r"^context_prediction\.weight$", r"^g_s\.\d\.0\.weight$")
-
-
-def url(model: str, metric: str, which: str) -> str:
-    """Where compressai downloads the weights of a model from. Raises UsageError, WeightsError.
-
-    Args:
-        which: the quality's number in the zoo, or "vbr".
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what its own dependencies find deprecated
-            from compressai.zoo import image, image_vbr
-    except Exception as error:  # also what a torchvision that does not fit torch raises
-        raise UsageError(f"compressai, which knows the address, cannot be imported ({error}); reinstall it") from None
-    try:
-        return str(
-            image_vbr.model_urls[model][metric] if which == "vbr" else image.model_urls[model][metric][int(which)]
-        )
-    except KeyError:
-        raise WeightsError(f"this compressai knows no weights of {model} for {metric}, {which}; update it") from None
 
 
 def _widths(state: State) -> dict[str, object]:

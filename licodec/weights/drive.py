@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from licodec.errors import LicodecError, UsageError, WeightsError
-from licodec.weights import folders, network, sources
+from licodec.weights import folders, network, sources, zoo
 from licodec.weights.manifest import Entry
 
 CHECKPOINT_MAX = 8 << 30  # bytes; the largest released one has 1.5 GB
@@ -48,9 +48,7 @@ def address(entry: Entry) -> str:
     if entry.seafile_folder:
         return entry.seafile_folder
     if entry.zoo:
-        from licodec.upstream.zoo import url
-
-        return url(entry.model, entry.metric, entry.zoo)
+        return zoo.url(entry.model, entry.metric, entry.zoo)
     return str(entry.url)
 
 

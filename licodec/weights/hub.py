@@ -17,7 +17,7 @@ from pathlib import Path
 from licodec.errors import LicodecError, WeightsError
 from licodec.files import beside, sha256
 from licodec.weights import manifest, network, paths
-from licodec.weights.manifest import Entry
+from licodec.weights.manifest import Entry, licence_of
 
 MANIFEST_MAX = 4 << 20  # bytes
 
@@ -61,8 +61,6 @@ def fetch(entry: Entry) -> Path:
 
 
 def _announce(entry: Entry) -> None:
-    from licodec.weights.authors import licence_of
-
     if network.is_quiet():
         from huggingface_hub.utils import disable_progress_bars
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from licodec.errors import WeightsError
+from licodec.errors import UsageError, WeightsError
 
 SCHEMA = 1
 NAME = "weights.toml"
@@ -265,6 +265,14 @@ def package() -> Manifest:
     here = Path(__file__).parents[1]
     inside = here / NAME
     return load(inside if inside.exists() else here.parent / NAME)
+
+
+def licence_of(entry: Entry) -> str:
+    """Of an entry's weights: its own, or that of the model. Raises UsageError for an unknown model."""
+    models = package().models
+    if not entry.licence and entry.model not in models:
+        raise UsageError(f"unknown model {entry.model!r}; known: {', '.join(models)} (see `licodec models`)")
+    return entry.licence or models[entry.model].licence
 
 
 def dump(models: dict[str, Model]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from licodec.errors import InputError, UsageError, WeightsError
+from licodec.errors import InputError, UsageError
 from licodec.files import sha256
 from licodec.weights import file, hub, manifest
 from licodec.weights.manifest import Entry, Model
@@ -154,21 +154,3 @@ def _facts(model: Model, entry: Entry) -> list[tuple[str, object]]:
         ("published by the authors, Kodak", point(entry.kodak)),
         ("measured by licodec bench", point(entry.measured)),
     ]
-
-
-def targets(labels: list[str]) -> list[Path]:
-    """Weights files named by path or as MODEL[-Q] in the local store. Raises WeightsError."""
-    from licodec.weights import store
-
-    paths: list[Path] = []
-    for label in labels:
-        if label.endswith(".safetensors"):
-            paths.append(Path(label))
-            continue
-        model, quality = store.parse_target(label)
-        here = store.installed(model)
-        chosen = [here[quality]] if quality in here else list(here.values()) if quality is None else []
-        if not chosen:
-            raise WeightsError(f"{label} is not installed; install it with `licodec convert-upstream` first")
-        paths += chosen
-    return paths

@@ -1,22 +1,11 @@
-"""Finding weights: the package's own, the local store, then what the manifests name on the Hub."""
+"""The weights that are here: the package's own, the local store, the Hub's cache."""
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from licodec.errors import InputError, UsageError, WeightsError
-from licodec.files import replacing
-from licodec.weights import authors, file, hub, network, paths, sources
-from licodec.weights.manifest import Entry
-
-if TYPE_CHECKING:
-    from licodec.container import Header
-    from licodec.models import ModelInfo
+from licodec.weights import hub, paths, sources
 
 
 def folder() -> Path:
@@ -47,145 +36,11 @@ def installed(name: str) -> dict[int | None, Path]:
     return found
 
 
-def parse_target(text: str) -> tuple[str, int | None]:
-    """`tcm-3` or `tcm` -> ("tcm", 3) or ("tcm", None). Raises UsageError for an unknown model."""
-    from licodec.models import MODELS, model_info
-
-    name, _, quality = text.rpartition("-")
-    if text not in MODELS and quality.isdecimal() and name in MODELS:
-        return name, int(quality)
-    return model_info(text).name, None
-
-
-def find(info: ModelInfo, quality: float | None) -> Path:
-    """The weights file of a model at a quality, downloaded if it must be. Raises UsageError, WeightsError."""
-    if info.variable_rate:
-        for path in bundled(info.name):
-            return path
-    here = installed(info.name)
-    if info.variable_rate or (quality is None and None in here):
-        quality = None
-    elif quality is None and len(here) == 1:
-        quality = next(iter(here))
-    if quality in here:
-        return here[quality]
-    known = sorted({*info.qualities, *(e.quality for e in sources.entries(info.name) if e.quality)})
-    if quality is None and len(known) == 1:
-        quality = known[0]
-    if quality is not None and quality not in known:
-        raise UsageError(f"{info.name} has no quality {quality:g}; it has {', '.join(map(str, known))}")
-    wanted = None if quality is None else int(quality)
-    if entry := sources.published(info.name, wanted):
-        return hub.fetch(entry)
-    if path := authors.for_call(info.name, wanted):
-        return path
-    raise WeightsError(_how_to_get(info, wanted, here))
-
-
-def reachable(info: ModelInfo) -> list[int]:
-    """Qualities of a model of fixed rates whose weights are here, or can be fetched; ascending, and so are their rates.
-
-    They are those trained for PSNR, if there are any. Raises WeightsError if there are none at all.
-    """
-    found = {quality for quality in installed(info.name) if quality is not None}
-    online = not network.forbidden()
-    for entry in sources.entries(info.name):
-        published = entry.status == "published"
-        if entry.quality and ((online and (published or entry.fetchable)) or (published and hub.peek(entry))):
-            found.add(entry.quality)
-    if not found:
-        raise WeightsError(_how_to_get(info, info.qualities[0], {}))
-    metrics = {entry.quality: entry.metric for entry in sources.entries(info.name)}
-    return sorted([quality for quality in found if metrics.get(quality, "mse") == "mse"] or found)
-
-
-def _how_to_get(info: ModelInfo, quality: int | None, here: dict[int | None, Path]) -> str:
-    wanted = info.name if quality is None else f"{info.name} at quality {quality}"
-    others = ", ".join("without quality" if q is None else f"-q {q}" for q in here)
-    have = f" (installed are: {others})" if here else ""
-    if quality is None and not info.variable_rate:
-        return f"no weights of {wanted} without a quality are installed{have}; say which with -q"
-    if sources.fetchable(info.name, quality):
-        label = info.name if quality is None else f"{info.name} -q {quality}"
-        how = f"`licodec weights fetch-upstream {label}` gets the authors' checkpoint"
-        if switch := network.forbidden():
-            how += f" ({switch} forbids to do it now)"
-    else:
-        how = f"convert a checkpoint with `licodec convert-upstream CHECKPOINT -m {info.name} -q {quality}`"
-    return f"no weights of {wanted} are installed or published{have}; {how}, or pass --weights FILE"
-
-
-def find_fingerprint(header: Header) -> Path:
-    """The weights that a .lic was made with, downloaded if they must be. Raises WeightsError."""
-    wanted = header.fingerprint.hex()
-    found = []
-    for path in [*bundled(header.model), *installed(header.model).values()]:
-        found.append(file.read_header(path).fingerprint.hex())
-        if found[-1] == wanted:
-            return path
-    if entry := sources.by_fingerprint(wanted):
-        return hub.fetch(entry)
-    how = "install them, or pass them with --weights"
-    try:
-        if path := _from_authors(header):
-            found.append(file.read_header(path).fingerprint.hex())
-            if found[-1] == wanted:
-                return path
-    except WeightsError as error:
-        how = str(error)
-    have = f"but only {', '.join(found)} are installed" if found else "and none are installed"
-    raise WeightsError(f"needs weights {wanted} of the model {header.model!r}, {have}; {how}")
-
-
-def _from_authors(header: Header) -> Path | None:
-    """Weights of the model and quality that a .lic names, if none are installed and the authors give them."""
-    from licodec.models import MODELS
-
-    info = MODELS.get(header.model)
-    if info is None or bundled(info.name):
-        return None
-    quality = None if info.variable_rate else int(header.quality)
-    return None if quality in installed(info.name) else authors.for_call(info.name, quality)
-
-
 def local(model: str, quality: int | None) -> list[Path]:
     """Files of a model that are here, of one quality or of all: bundled, installed, in the Hub's cache."""
     found = bundled(model) if quality is None else []
     found += [path for q, path in installed(model).items() if quality in (None, q)]
     return found + [path for e in sources.offered(model, quality) if (path := hub.cached(e))]
-
-
-def import_file(path: Path, force: bool = False) -> Path:
-    """Check a weights file and copy it into the local store. Raises InputError, WeightsError."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    metadata = file.read(path).metadata
-    from licodec.models import model_info
-
-    target = place(model_info(metadata.model).name, metadata.quality)
-    with open(path, "rb") as source, replacing(target, force) as copy:
-        shutil.copyfileobj(source, copy)
-    return target
-
-
-def verify(model: str | None, quality: int | None) -> list[tuple[Path, str | None]]:
-    """Check all weights that are here, or those of one model; each with what is wrong, or None."""
-    from licodec.models import MODELS
-
-    checks: list[tuple[Path, Callable[[], object]]] = []
-    for name in [model] if model else MODELS:
-        own = bundled(name) + [path for q, path in installed(name).items() if quality in (None, q)]
-        checks += [(path, partial(file.read, path)) for path in own]
-        offered = sources.offered(name, quality)
-        checks += [(path, partial(hub.check, path, e)) for e in offered if (path := hub.peek(e))]
-    report = []
-    for path, check in checks:
-        try:
-            check()
-            report.append((path, None))
-        except WeightsError as error:
-            report.append((path, str(error)))
-    return report
 
 
 def remove(model: str, quality: int | None) -> list[tuple[Path, int]]:
@@ -197,96 +52,3 @@ def remove(model: str, quality: int | None) -> list[tuple[Path, int]]:
             path.unlink()
     gone += [(path, hub.drop(path)) for e in sources.offered(model, quality) if (path := hub.peek(e))]
     return gone
-
-
-def rows() -> list[dict[str, object]]:
-    """Every weights file there is or could be, for `licodec weights list`; imports no torch."""
-    from licodec.models import MODELS
-
-    out = []
-    for name in MODELS:
-        own = bundled(name)
-        here = installed(name)
-        out += [{"model": name, "quality": None, "status": "bundled", "where": str(p)} for p in own]
-        for quality, path in here.items():
-            row = {"model": name, "quality": quality, "status": "installed", "where": str(path)}
-            out.append(row | _checkpoint(sources.fetchable(name, quality)))
-        seen = set(here)
-        for entry in sources.entries(name):
-            if entry.status == "bundled" or entry.quality in seen:
-                continue
-            if entry.status == "published":
-                seen.add(entry.quality)
-            elif sources.published(name, entry.quality):
-                continue
-            out.append(_row(entry))
-    return out
-
-
-def _row(entry: Entry) -> dict[str, object]:
-    if entry.status == "published":
-        path = hub.peek(entry)
-        status, where = ("cached", str(path)) if path else ("published", f"{entry.repo}, {entry.size} bytes")
-    elif entry.fetchable:
-        status, where = "unpublished", f"licodec weights fetch-upstream {entry.label}"
-    else:
-        status, where = "unpublished", "the authors link no checkpoint"
-    row = {"model": entry.model, "quality": entry.quality, "status": status, "where": where}
-    return row | {"lambda": entry.rate_lambda, "metric": entry.metric} | _checkpoint(entry)
-
-
-def _checkpoint(entry: Entry | None) -> dict[str, object]:
-    """Size and sha256 of the authors' file: the manifest's, else those of the first download."""
-    first = entry and authors.record_of(entry)
-    if entry and entry.checkpoint_sha256:
-        return {"checkpoint_size": entry.checkpoint_size, "checkpoint_sha256": entry.checkpoint_sha256}
-    return {"checkpoint_size": first.size, "checkpoint_sha256": first.sha256} if first else {}
-
-
-def listing() -> list[dict[str, object]]:
-    """Every model with its weights, for `licodec models`; imports no torch."""
-    from licodec.models import MODELS
-
-    return [_model_row(info) for info in MODELS.values()]
-
-
-def _model_row(info: ModelInfo) -> dict[str, object]:
-    own, here = bundled(info.name), installed(info.name)
-    found = own[:1] + list(here.values())
-    summary = file.read_header(found[0]) if found else None
-    published = [e.quality for e in sources.offered(info.name, None)]
-    if own:
-        where = "bundled"
-    elif here:
-        where = "installed: " + ", ".join("any" if q is None else str(q) for q in here)
-    elif published:
-        where = "published: " + ", ".join(str(q) for q in sorted({q for q in published if q}))
-    else:
-        where = "unpublished"
-    fetchable = any(e.fetchable for e in sources.entries(info.name))
-    choice = "" if info.variable_rate else " -q Q"
-    get = f"licodec weights fetch-upstream {info.name}{choice}" if fetchable and not (found or published) else None
-    return {
-        "model": info.name,
-        "qualities": _ranges(info.qualities) + (" and between" if info.variable_rate else ""),
-        "variable_rate": info.variable_rate,
-        "title": info.title,
-        "paper": info.paper,
-        "source": info.source,
-        "parameters": summary.parameters if summary else info.parameters,
-        "weights": where,
-        "get": get,
-        "paths": [str(path) for path in found],
-        "licence": summary.metadata.licence if summary else info.licence,
-    }
-
-
-def _ranges(numbers: tuple[int, ...]) -> str:
-    """(1, 2, 3, 11, 12) -> "1-3, 11-12"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -22,7 +22,7 @@ from conftest import PICTURES, render  # noqa: E402
 
 from licodec import codec, container, imaging, output  # noqa: E402
 from licodec.models import MODELS  # noqa: E402
-from licodec.train.export import export  # noqa: E402
+from licodec.models.export import export  # noqa: E402
 
 
 def lite_rgb() -> tuple[codec.Codec, imaging.Picture, dict]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from licodec.errors import LicodecError, UsageError, WeightsError
 from licodec.files import beside, sha256
-from licodec.weights import drive, paths
-from licodec.weights.manifest import Entry
+from licodec.weights import drive, file, folders, network, paths, sources, store
+from licodec.weights.manifest import Entry, licence_of
 
 RECORDS = "checkpoints.json"
 
@@ -57,8 +57,8 @@ def source_of(entry: Entry, name: str | None = None) -> str:
     """Under what a record is kept; without compressai's import, unlike `drive.address`."""
     if entry.zoo:
         return f"compressai:{entry.model}/{entry.metric}/{entry.zoo}"
-    file = name or entry.checkpoint or (entry.checkpoint_names[0] if entry.checkpoint_names else "")
-    return f"{drive.address(entry)}#{file}" if entry.in_folder else drive.address(entry)
+    known = name or entry.checkpoint or (entry.checkpoint_names[0] if entry.checkpoint_names else "")
+    return f"{drive.address(entry)}#{known}" if entry.in_folder else drive.address(entry)
 
 
 def record_of(entry: Entry) -> Record | None:
@@ -78,8 +78,6 @@ def install(entry: Entry, name: str | None = None, again: bool = False, accept_n
     """
     from filelock import FileLock
 
-    from licodec.weights import store
-
     target = store.place(entry.model, entry.quality)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,21 +87,12 @@ def install(entry: Entry, name: str | None = None, again: bool = False, accept_n
         raise WeightsError(f"{target.parent} cannot be written ({error.strerror or error}); set LICODEC_HOME") from None
     with lock:
         if target.exists() and not again:
-            from licodec.weights import file
-
             return Installed(target, entry, file.read_header(target).fingerprint.hex())
         checkpoint = drive.download(entry, paths.home() / "downloads", name, licence_of(entry))
         try:
             return _take(entry, name, checkpoint, accept_new)
         finally:
             checkpoint.unlink(missing_ok=True)
-
-
-def licence_of(entry: Entry) -> str:
-    """Of an entry's weights: its own, or that of the model."""
-    from licodec.models import model_info
-
-    return entry.licence or model_info(entry.model).licence
 
 
 def _take(entry: Entry, name: str | None, checkpoint: Path, accept_new: bool) -> Installed:
@@ -123,7 +112,6 @@ def _take(entry: Entry, name: str | None, checkpoint: Path, accept_new: bool) ->
 
 def _convert(entry: Entry, name: str | None, checkpoint: Path) -> Installed:
     from licodec.upstream.convert import convert
-    from licodec.weights import store
 
     target = store.place(entry.model, entry.quality)
     converted = convert(checkpoint, entry.model, entry.quality)
@@ -133,15 +121,13 @@ def _convert(entry: Entry, name: str | None, checkpoint: Path) -> Installed:
 
 def _unpack(entry: Entry, name: str | None, archive: Path) -> Installed:
     """Install an entry's weights from an archive, and those of all others that are in it, lest it be fetched again."""
-    from licodec.weights import folders, sources, store
-
-    with folders.member(archive, entry, name) as file:
-        made = _convert(entry, name, file)
+    with folders.member(archive, entry, name) as member:
+        made = _convert(entry, name, member)
     for other in sources.entries(entry.model):
         fits = other.in_archive and drive.address(other) == drive.address(entry)
         if fits and not store.place(other.model, other.quality).exists():
-            with contextlib.suppress(UsageError, WeightsError), folders.member(archive, other, None) as file:
-                _convert(other, None, file)
+            with contextlib.suppress(UsageError, WeightsError), folders.member(archive, other, None) as member:
+                _convert(other, None, member)
     return made
 
 
@@ -180,8 +166,6 @@ def _write_down(found: Record, accept_new: bool) -> None:
 
 def for_call(model: str, quality: int | None) -> Path | None:
     """The weights that `-m MODEL -q Q` needs, fetched from the authors; None where that is impossible or forbidden."""
-    from licodec.weights import network, sources
-
     entry = sources.fetchable(model, quality)
     if entry is None or network.forbidden():
         return None

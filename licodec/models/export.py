@@ -1,4 +1,4 @@
-"""From a training run to a weights file."""
+"""From a model in torch to a weights file, and back into one that is trained further."""
 
 from __future__ import annotations
 
