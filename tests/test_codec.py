@@ -14,7 +14,7 @@ from PIL import Image
 
 import licodec
 import licodec.pillow
-from licodec import codec, container, imaging, output, search
+from licodec import codec, container, finding, imaging, output, search
 from licodec.errors import CorruptError, FormatError, InputError, OutOfMemoryError, UsageError, WeightsError
 from licodec.weights import store
 
@@ -58,7 +58,7 @@ def test_training_estimate_in_eval_mode_is_the_coded_rate():
 
     chosen = codec.for_model("lite", 4, device="cpu")
     model = model_info("lite").build(chosen.metadata.config).eval()
-    load_state(model, store.find(model_info("lite"), 4))
+    load_state(model, finding.find(model_info("lite"), 4))
     pixels = np.array(Image.open(PICTURES / "astronaut.png"))
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():

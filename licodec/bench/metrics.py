@@ -25,7 +25,7 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def ssimulacra2(a: np.ndarray, b: np.ndarray) -> float | None:
-    """SSIMULACRA 2.1 of the decoded picture `a` against `b`, by `train.ssimulacra2`.
+    """SSIMULACRA 2.1 of the decoded picture `a` against `b`, by `licodec.ssimulacra2`.
 
     100 is the same, 90 visually lossless, 70 high quality, 30 low. None if a side is under 8 pixels.
     """
