@@ -1,7 +1,8 @@
 """The .lic file, version 1: a header, then chunks. Knows neither torch nor numpy.
 
     magic     89 4C 49 43 0D 0A 1A 0A  (as PNG's: not text, broken by text-mode transfers)
-    version   u8, 1. It also names the arithmetic: what the decoder must reproduce runs in float64
+    version   u8, 1. It also names the arithmetic: what the decoder must reproduce runs in
+              float64, or, of `lite`, in integers that float32 adds exactly
     layout    u8: bits 0-3 length of the model id less one; bit 4 grey; bit 5 tiled; bit 6 samples of 16 bits;
               bit 7 zero
     model     the model id, ASCII

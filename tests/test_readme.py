@@ -34,7 +34,7 @@ def desk(tmp_path_factory):
 
 
 def test_commands_are_found():
-    assert len(COMMANDS) == 22
+    assert len(COMMANDS) == 24
 
 
 @pytest.mark.parametrize("command", COMMANDS)
