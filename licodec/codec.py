@@ -112,7 +112,7 @@ class Codec:
 
     def _grid(self, header: Header) -> Grid:
         stride = self.facts.stride
-        if header.tile % stride or header.overlap % self.model.facts.latent_stride:
+        if header.tile % stride or header.overlap % self.facts.latent_stride:
             raise CorruptError(f"its tiles do not fit the model {self.info.name}; the file is damaged")
         return Grid(padded(header.height, stride), padded(header.width, stride), header.tile, header.overlap)
 

@@ -173,20 +173,12 @@ def psnr(codec: Codec, picture: Picture, data: bytes) -> float:
 
 def ssimulacra2(codec: Codec, picture: Picture, data: bytes) -> float:
     """SSIMULACRA 2 of a file's decoded picture, at most 100; of sides of at least 8 pixels. Imports torch."""
-    import torch
+    from licodec.ssimulacra2 import LEAST_SIDE, of_pixels
 
-    from licodec.ssimulacra2 import LEAST_SIDE
-    from licodec.ssimulacra2 import ssimulacra2 as score
-
-    if min(picture.size) < LEAST_SIDE:
+    score = of_pixels(codec.decode(container.read(data)).pixels, picture.pixels)
+    if score is None:
         raise InputError(f"is too small for SSIMULACRA 2, which needs {LEAST_SIDE} pixels a side")
-
-    def tensor(pixels: np.ndarray) -> torch.Tensor:
-        colour = np.atleast_3d(pixels).transpose(2, 0, 1)[None] / np.float32(np.iinfo(pixels.dtype).max)
-        return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(colour, (1, 3, *colour.shape[2:])), np.float32))
-
-    with torch.no_grad():
-        return score(tensor(codec.decode(container.read(data)).pixels), tensor(picture.pixels)).item()
+    return score
 
 
 def pixel_psnr(decoded: np.ndarray, original: np.ndarray) -> float:

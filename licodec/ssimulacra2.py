@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,6 +66,19 @@ def ssimulacra2(x_hat: Tensor, x: Tensor) -> Tensor:
     Sides are at least 8 pixels (256 for all six scales). Computed in float32.
     """
     return Reference(x).score(x_hat)
+
+
+def of_pixels(decoded: np.ndarray, original: np.ndarray) -> float | None:
+    """The score of a decoded picture: both uint8 or uint16, [H, W] or [H, W, 3]. None if a side is under 8 pixels."""
+    if min(original.shape[:2]) < LEAST_SIDE:
+        return None
+
+    def tensor(pixels: np.ndarray) -> Tensor:
+        colour = np.atleast_3d(pixels).transpose(2, 0, 1)[None].astype(np.float32) / np.iinfo(pixels.dtype).max
+        return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(colour, (1, 3, *colour.shape[2:]))))
+
+    with torch.no_grad():  # inference mode would spoil the matrices that training keeps, too
+        return ssimulacra2(tensor(decoded), tensor(original)).item()
 
 
 class Reference:

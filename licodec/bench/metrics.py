@@ -29,16 +29,9 @@ def ssimulacra2(a: np.ndarray, b: np.ndarray) -> float | None:
 
     100 is the same, 90 visually lossless, 70 high quality, 30 low. None if a side is under 8 pixels.
     """
-    import torch
+    from licodec.ssimulacra2 import of_pixels
 
-    from licodec.ssimulacra2 import LEAST_SIDE
-    from licodec.ssimulacra2 import ssimulacra2 as measure
-
-    if min(a.shape[:2]) < LEAST_SIDE:
-        return None
-    x, y = (torch.from_numpy(p.transpose(2, 0, 1)[None].astype(np.float32) / 255) for p in (a, b))
-    with torch.no_grad():  # inference mode would spoil the matrices that training keeps, too
-        return float(measure(x, y))
+    return of_pixels(a, b)
 
 
 @functools.cache

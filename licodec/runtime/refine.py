@@ -75,10 +75,10 @@ def candidates(symbols: Tensor, residual: Tensor, chosen: Round, random: torch.G
 class _Walk:
     """The symbols that a latent would be coded with, and what they were predicted by."""
 
-    def __init__(self, model: Lite, y: Tensor, z_hat: Tensor, quality: Tensor) -> None:
+    def __init__(self, model: Lite, parts: list[Tensor], z_hat: Tensor, quality: Tensor) -> None:
         context = model.context(z_hat, quality)
         self.symbols, self.means, self.scales = [], [], []
-        for step, part in enumerate(model.split(y)):
+        for step, part in enumerate(parts):
             mean, scale = context.params(step)
             symbols = (part - mean).round()
             context.push(step, symbols + mean)
@@ -168,11 +168,11 @@ def refine(
         return torch.autograd.grad(cost, latent)[0]
 
     random = torch.Generator().manual_seed(0)  # the same file from the same picture
-    best, originals = original, model.split(original)
-    targets = originals
+    originals = model.split(original)
+    targets = list(originals)
     for chosen in schedule(rounds):
         with torch.no_grad():
-            walk = _Walk(model, best, z_hat, quality)
+            walk = _Walk(model, targets, z_hat, quality)
             residuals = [part - mean for part, mean in zip(originals, walk.means, strict=True)]
             pairs = [candidates(s, r, chosen, random) for s, r in zip(walk.symbols, residuals, strict=True)]
             between = [
@@ -182,7 +182,6 @@ def refine(
         with torch.enable_grad():
             slopes = model.split(slope(model.join(between)))
         with torch.no_grad():
-            parts = []
             for i, (s, m, scale, (o, where), g) in enumerate(
                 zip(walk.symbols, walk.means, walk.scales, pairs, slopes, strict=True)
             ):
@@ -190,8 +189,6 @@ def refine(
                 # as near to the original as a value can be that still rounds to o when means move a little;
                 # what does not change keeps its value, and is rounded anew behind means that moved
                 wanted = torch.maximum(torch.minimum(originals[i], o + m + WITHIN), o + m - WITHIN)
-                parts.append(torch.where(where & (gain < -LEAST_GAIN), wanted, targets[i]))
-            targets = parts
-            best = model.join(parts)
+                targets[i] = torch.where(where & (gain < -LEAST_GAIN), wanted, targets[i])
         report()
-    return best
+    return model.join(targets)
