@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from licodec.entropy.tables import Tables
 from licodec.layers.conv import GDN, conv, conv3x3, deconv
 from licodec.layers.factorized import FactorizedPrior
-from licodec.models.base import CompressionModel
-from licodec.models.slices import SliceModel
+from licodec.models.slices import LearnedPriorModel, SliceModel
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class NoContext:
         return self.decoded
 
 
-class Factorized(CompressionModel):
+class Factorized(LearnedPriorModel):
     """All of y is coded by a learned density per channel: y itself is here what z is in other models."""
 
     name = "bmshj2018-factorized"
@@ -96,21 +94,6 @@ class Factorized(CompressionModel):
 
     def context(self, z_hat: Tensor, quality: Tensor) -> NoContext:
         return NoContext(z_hat)
-
-    def z_offset(self, quality: Tensor) -> Tensor:
-        return self.z_prior.medians()
-
-    def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
-        return torch.arange(self.hyper_channels)
-
-    def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
-        return self.z_prior.bits(z)
-
-    def z_tables(self) -> dict[str, Tables]:
-        return {"z": self.z_prior.tables()}
-
-    def aux_loss(self) -> Tensor:
-        return self.z_prior.aux_loss()
 
 
 class ScaleHyperprior(SliceModel):

@@ -58,7 +58,28 @@ class SliceContext:
         return self.slices[:count]
 
 
-class SliceModel(CompressionModel):
+class LearnedPriorModel(CompressionModel):
+    """Base of the models whose z has a learned density, `z_prior`, with one table row per channel."""
+
+    z_prior: FactorizedPrior
+
+    def z_offset(self, quality: Tensor) -> Tensor:
+        return self.z_prior.medians()
+
+    def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
+        return torch.arange(self.hyper_channels)
+
+    def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
+        return self.z_prior.bits(z)
+
+    def z_tables(self) -> dict[str, Tables]:
+        return {"z": self.z_prior.tables()}
+
+    def aux_loss(self) -> Tensor:
+        return self.z_prior.aux_loss()
+
+
+class SliceModel(LearnedPriorModel):
     """Base of the models with a learned z prior and channel slices.
 
     Attributes that models set beside those of `CompressionModel`:
@@ -105,21 +126,6 @@ class SliceModel(CompressionModel):
 
     def context(self, z_hat: Tensor, quality: Tensor) -> Context:
         return SliceContext(self, z_hat)
-
-    def z_offset(self, quality: Tensor) -> Tensor:
-        return self.z_prior.medians()
-
-    def z_rows(self, quality: Tensor, thresholds: Tensor) -> Tensor:
-        return torch.arange(self.hyper_channels)
-
-    def z_bits(self, z: Tensor, quality: Tensor) -> Tensor:
-        return self.z_prior.bits(z)
-
-    def z_tables(self) -> dict[str, Tables]:
-        return {"z": self.z_prior.tables()}
-
-    def aux_loss(self) -> Tensor:
-        return self.z_prior.aux_loss()
 
     def add_heads(self, m: int, widths: Sequence[int], activation: type[nn.Module] = nn.GELU) -> None:
         """Make the networks of all slices: 3x3 convolutions of these widths, for mean, scale and LRP.
