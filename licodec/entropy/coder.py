@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -24,6 +25,9 @@ class StreamError(ValueError):
     """The bytes are not a stream that the encoder could have written."""
 
 
+# constriction comes without types; of its interface ans.py has what is used here
+AnsCoder: Callable[..., ans.AnsCoder]
+Categorical: Callable[..., ans.Categorical]
 try:
     import constriction
 except ImportError:  # see pyproject.toml
@@ -33,25 +37,26 @@ else:
     Categorical = functools.partial(constriction.stream.model.Categorical, perfect=False)
 
 
-def _model(frequencies: np.ndarray):
+def _model(frequencies: np.ndarray) -> ans.Categorical:
     return Categorical(frequencies.astype(np.float64) / TOTAL)
 
 
 @functools.lru_cache(maxsize=8)
-def _row_models(tables: Tables) -> list:
-    """One constriction model a row, made when first used (`Tables` hashes by identity)."""
+def _row_models(tables: Tables) -> list[ans.Categorical | None]:
+    """One model per row, made when first used (`Tables` hashes by identity)."""
     return [None] * len(tables)
 
 
-def _row_model(tables: Tables, row: int):
+def _row_model(tables: Tables, row: int) -> ans.Categorical:
     models = _row_models(tables)
-    if models[row] is None:
-        models[row] = _model(tables.row(row))
-    return models[row]
+    model = models[row]
+    if model is None:
+        model = models[row] = _model(tables.row(row))
+    return model
 
 
 @functools.cache
-def _uniform(size: int):
+def _uniform(size: int) -> ans.Categorical:
     return _model(np.full(size, TOTAL / size))
 
 
@@ -99,7 +104,7 @@ class Encoder(_Checksum):
         return coder.get_compressed().astype("<u4").tobytes()
 
 
-def _encode_group(coder, symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> None:
+def _encode_group(coder: ans.AnsCoder, symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> None:
     order, runs = _by_row(rows)
     symbols, rows = symbols[order], rows[order]
     escaped, folded = escape_values(symbols, rows, tables)

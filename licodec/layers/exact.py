@@ -59,8 +59,13 @@ class ExactConvolution(nn.Module):
     shapes before and after the conversion.
     """
 
+    kernels: Tensor
+
     def __init__(self, original: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
+        if isinstance(original.padding, str):  # a word, which only nn.Conv2d takes
+            raise ValueError(f"padding {original.padding!r} has no replacement")
+        self.kernel_size, self.stride, self.padding = original.kernel_size, original.stride, original.padding
         self.weight, self.bias = original.weight, original.bias
         self.register_buffer("kernels", None, persistent=False)
 
@@ -96,18 +101,11 @@ class Conv3x3(ExactConvolution):
 class TransposedConv(ExactConvolution):
     """A transposed convolution that multiplies the size by its stride s, as a 3x3 one and a pixel shuffle by s."""
 
-    def __init__(self, original: nn.ConvTranspose2d) -> None:
-        super().__init__(original)
-        self.stride, self.padding = original.stride[0], original.padding[0]
-
     def make_kernels(self, weight: Tensor) -> Tensor:
         """Output row s * i + phase takes tap phase + padding - s * d of input row i + d, where there is such a tap."""
-        s, size = self.stride, weight.shape[2]
+        s, padding, size = self.stride[0], self.padding[0], weight.shape[2]
         taps = {
-            (phase, d): tap
-            for phase in range(s)
-            for d in (-1, 0, 1)
-            if 0 <= (tap := phase + self.padding - s * d) < size
+            (phase, d): tap for phase in range(s) for d in (-1, 0, 1) if 0 <= (tap := phase + padding - s * d) < size
         }
         kernels = weight.new_zeros(weight.shape[1], s, s, weight.shape[0], 3, 3)
         for (row, up), i in taps.items():
@@ -118,19 +116,15 @@ class TransposedConv(ExactConvolution):
     def exact_bias(self) -> Tensor:
         if self.bias is None:
             return super().exact_bias()
-        return self.bias.double().repeat_interleave(self.stride**2)
+        return self.bias.double().repeat_interleave(self.stride[0] ** 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pixel_shuffle(winograd_conv3x3(x, self.kernels, self.exact_bias()), self.stride)
+        x = F.pixel_shuffle(winograd_conv3x3(x, self.kernels, self.exact_bias()), self.stride[0])
         return x.contiguous(memory_format=torch.channels_last)
 
 
 class ProductConv(ExactConvolution):
     """Any other convolution over all channels, as one matrix product of its patches."""
-
-    def __init__(self, original: nn.Conv2d) -> None:
-        super().__init__(original)
-        self.kernel_size, self.stride, self.padding = original.kernel_size, original.stride, original.padding
 
     def make_kernels(self, weight: Tensor) -> Tensor:
         return weight.double().flatten(1).T
@@ -182,9 +176,11 @@ def exact_convolution(original: nn.Module) -> nn.Module:
 
 def _keeps_to_three_taps(conv: nn.ConvTranspose2d) -> bool:
     """Whether the size is multiplied by the stride, and an output has no more than three inputs along an axis."""
-    size, stride, padding, extra = conv.kernel_size[0], conv.stride[0], conv.padding[0], conv.output_padding[0]
+    if isinstance(conv.padding, str):
+        return False
     sides = (conv.kernel_size, conv.stride, conv.padding, conv.output_padding)
     plain = all(a == b for a, b in sides) and conv.groups == 1 and conv.dilation == (1, 1)
+    size, stride, padding, extra = (side[0] for side in sides)
     multiplied = extra == stride + 2 * padding - size
     return plain and multiplied and padding <= stride and size <= 2 * stride + padding
 

@@ -49,6 +49,10 @@ class IntegerConv(nn.Module):
     Buffers: weight [out, in or 1, k, k] within +-127 and bias [out], both whole; multiplier [out], float32.
     """
 
+    weight: Tensor
+    bias: Tensor
+    multiplier: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1) -> None:
         super().__init__()
         fan_in = in_channels if kernel == 1 else 1

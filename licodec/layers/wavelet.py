@@ -31,6 +31,8 @@ def _initial_factors(channels: int) -> nn.Parameter:
 class WaveletDown(nn.Module):
     """Haar analysis (bands LL, LH, HL, HH one after another), scaled, mapped; halves the size."""
 
+    haar: Tensor
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.register_buffer("haar", torch.zeros(4, 1, 2, 2))
@@ -46,6 +48,8 @@ class WaveletDown(nn.Module):
 
 class WaveletUp(nn.Module):
     """The mirror of `WaveletDown`; doubles the size."""
+
+    haar: Tensor
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -54,6 +54,8 @@ class WindowAttention(nn.Module):
             descends from Swin's, -inf in TCM and DCAE.
     """
 
+    index: Tensor
+
     def __init__(
         self, dim: int, heads: int, window: int, shift: int = 0, scale: float | None = None, mask_value: float = -100.0
     ) -> None:

@@ -127,7 +127,8 @@ def _info(name: str) -> ModelInfo:
         return ModelInfo(name, target, title, facts, tuple(range(1, 9)), parameters, variable_rate=True)
     if name == LITE:
         return ModelInfo(name, target, title, facts, tuple(range(1, 11)), parameters, variable_rate=True)
-    return ModelInfo(name, target, title, facts, tuple(sorted(e.quality for e in facts.weights)), parameters)
+    qualities = tuple(sorted(entry.quality for entry in facts.weights if entry.quality))
+    return ModelInfo(name, target, title, facts, qualities, parameters)
 
 
 DEFAULT = LITE

@@ -10,6 +10,7 @@ a diagonal are coded at once: the same numbers as position by position, in W + 3
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -65,30 +66,40 @@ class DiagonalContext:
         batch, _, self.height, self.width = self.hyper.shape
         stride = self.width + 2 * REACH
         self.flat = self.hyper.new_zeros(batch, (self.height + REACH) * stride, model.latent_channels)
-        places = [row * stride + column for row in range(-REACH, 1) for column in range(-REACH, REACH + 1)]
-        self.neighbours = torch.tensor(places[:SEEN], device=z_hat.device)
-        self.at = torch.empty(0, dtype=torch.long)
+        square = [row * stride + column for row in range(-REACH, 1) for column in range(-REACH, REACH + 1)]
+        self.neighbours = torch.tensor(square[:SEEN], device=z_hat.device)
+        self.places = torch.empty(0, dtype=torch.long)  # of the step's positions in `flat`
 
     def params(self, step: int) -> tuple[Tensor, Tensor]:
         rows, columns = diagonal(step, self.height, self.width, self.flat.device)
-        self.at = (rows + REACH) * (self.width + 2 * REACH) + columns + REACH
+        self.places = (rows + REACH) * (self.width + 2 * REACH) + columns + REACH
         hyper = self.hyper[:, :, rows, columns][:, :, None]
         return self.model.entropy_params(hyper, self.around())
 
     def around(self) -> Tensor:
         """What the masked convolution sees at the step's positions: [B, 2M, 1, n]."""
-        return self.model.context_prediction.at(self.flat[:, self.at[:, None] + self.neighbours])
+        return self.model.context_prediction.at_positions(self.flat[:, self.places[:, None] + self.neighbours])
 
     def push(self, step: int, part: Tensor) -> None:
         values = part[:, :, 0].transpose(1, 2)
         if torch.is_grad_enabled():  # then earlier steps still need what they saw
-            self.flat = self.flat.index_copy(1, self.at, values)
+            self.flat = self.flat.index_copy(1, self.places, values)
         else:
-            self.flat[:, self.at] = values
+            self.flat[:, self.places] = values
 
     def y_hat(self) -> Tensor:
         shape = -1, self.height + REACH, self.width + 2 * REACH, self.model.latent_channels
         return self.flat.view(shape)[:, REACH:, REACH:-REACH].permute(0, 3, 1, 2)
+
+
+class CausalContext(Protocol):
+    """A network that sees the 12 positions before each, of the 5x5 around it."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """All positions at once, in training: [B, M, H, W] -> [B, 2M, H, W]."""
+
+    def at_positions(self, seen: Tensor) -> Tensor:
+        """Some positions, by what each of them sees: [B, n, 12, M] -> [B, 2M, 1, n]."""
 
 
 class MaskedConv(nn.Conv2d):
@@ -98,13 +109,11 @@ class MaskedConv(nn.Conv2d):
         super().__init__(channels, out_channels, 2 * REACH + 1, padding=REACH)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, M, H, W] at once, in training."""
         mask = torch.ones_like(self.weight).flatten(2)
         mask[:, :, SEEN:] = 0
         return F.conv2d(x, self.weight * mask.view_as(self.weight), self.bias, padding=REACH)
 
-    def at(self, seen: Tensor) -> Tensor:
-        """The positions seen, [B, n, 12, M], -> [B, C, 1, n]."""
+    def at_positions(self, seen: Tensor) -> Tensor:
         weight = self.weight.flatten(2)[:, :, :SEEN].transpose(1, 2).flatten(1)
         return F.linear(seen.flatten(2), weight, self.bias).transpose(1, 2)[:, :, None]
 
@@ -115,6 +124,7 @@ class JointAutoregressive(MeanScaleHyperprior):
     name = "mbt2018"
     row_delay = DELAY
     exact: tuple[str, ...] = ("z_prior", "h_s", "context_prediction", "entropy_parameters")
+    context_prediction: CausalContext
 
     def __init__(self, config: JointAutoregressiveConfig | None = None) -> None:
         config = config or JointAutoregressiveConfig()

@@ -16,7 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from licodec.layers.exact import make_exact
 from licodec.tiling import coding_steps
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from licodec.entropy.tables import Tables
 
 SCALE_MIN = 0.11  # lower bound of a Gaussian's scale, as in Balle et al. 2018 and all successors
@@ -81,6 +83,7 @@ class CodingModel(nn.Module, ABC):
     latent_channels: int
     hyper_channels: int
     steps: int
+    config: DataclassInstance
     padding: str = "centred-zeros"
     overlap_is_all: bool = False
     tile: int = 1024
@@ -138,8 +141,8 @@ class CodingModel(nn.Module, ABC):
         return {}
 
     @classmethod
-    def for_coding(cls, config: object) -> Self:
-        """A model whose state is that of a weights file, to be loaded; as a rule that is the model itself."""
+    def for_coding(cls, config: Any) -> Self:
+        """From its configuration, a model to load the state of a weights file; as a rule that is the model itself."""
         return cls(config)
 
     def coding_state(self) -> dict[str, Tensor]:

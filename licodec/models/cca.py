@@ -132,6 +132,7 @@ class CCA(SliceModel):
     overlap = 256
     exact = (*SliceModel.exact, "mean_naf", "scale_naf")
     training_only = ("auxiliary",)
+    config: CCAConfig
 
     def __init__(self, config: CCAConfig | None = None) -> None:
         config = config or CCAConfig()

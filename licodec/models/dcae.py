@@ -42,6 +42,8 @@ class DictionaryModel(SliceModel):
     stride = 128
     overlap = 256
     exact = ("z_prior", "h_z_s1", "h_z_s2", "dt", "dictionary_attention", "mean_heads", "scale_heads", "lrp_heads")
+    g_a: nn.Sequential
+    g_s: nn.Sequential
 
     def __init__(self, config: DCAEConfig) -> None:
         n, m, dims = config.N, config.M, config.dims

@@ -135,6 +135,8 @@ class GLIC(SliceModel):
 
     name = "glic"
     stride = 128
+    g_a: nn.Sequential
+    g_s: nn.Sequential
     padding = "replicate"
     overlap = 256
     exact = ("z_prior", "h_s", "channel_context", "spatial_context", "parameter_networks")

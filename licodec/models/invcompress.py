@@ -31,19 +31,23 @@ class InvCompressConfig(ChengAnchorConfig):
     growth: int = 32
 
 
+def begin_as_nothing(convs: list[nn.Conv2d]) -> None:
+    """Initialise convolutions that follow one another: small weights, but zeros in the last one; no biases."""
+    for layer in convs:
+        nn.init.xavier_normal_(layer.weight)
+        layer.weight.data.mul_(0 if layer is convs[-1] else 0.1)
+        nn.init.zeros_(layer.get_parameter("bias"))
+
+
 class DenseBlock(nn.Module):
     """Five 3x3 convolutions, each of which sees the input and what all before it made."""
 
     def __init__(self, in_channels: int, out_channels: int, growth: int) -> None:
         super().__init__()
         widths = [growth] * 4 + [out_channels]
-        self.convs = nn.ModuleList(conv3x3(in_channels + growth * i, width) for i, width in enumerate(widths))
-        for layer in self.convs[:-1]:
-            nn.init.xavier_normal_(layer.weight)
-            layer.weight.data.mul_(0.1)
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.convs[-1].weight)  # the block begins as nothing
-        nn.init.zeros_(self.convs[-1].bias)
+        convs = [conv3x3(in_channels + growth * i, width) for i, width in enumerate(widths)]
+        begin_as_nothing(convs)
+        self.convs = nn.ModuleList(convs)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.convs[:-1]:
@@ -99,12 +103,7 @@ def bottleneck(in_channels: int, out_channels: int, kernel: int) -> nn.Sequentia
         conv1x1(out_channels, out_channels),
         conv(out_channels, out_channels, kernel, 1),
     ]
-    for layer in layers[:-1]:
-        nn.init.xavier_normal_(layer.weight)
-        layer.weight.data.mul_(0.1)
-    nn.init.zeros_(layers[-1].weight)
-    for layer in layers:
-        nn.init.zeros_(layer.bias)
+    begin_as_nothing(layers)
     return nn.Sequential(layers[0], nn.LeakyReLU(0.2), layers[1], nn.LeakyReLU(0.2), layers[2])
 
 
@@ -157,6 +156,7 @@ class InvertibleNetwork(nn.Module):
         """The way back, from as many copies as were averaged."""
         x = y.repeat(1, self.copies, 1, 1)
         for operation in reversed(self.operations):
+            assert isinstance(operation, Squeeze | Mixing | Coupling)
             x = operation.inverse(x)
         return x
 
@@ -166,6 +166,7 @@ class InvCompress(ChengAnchor):
 
     name = "invcompress"
     overlap = 256
+    config: InvCompressConfig
 
     def __init__(self, config: InvCompressConfig | None = None) -> None:
         super().__init__(config or InvCompressConfig())

@@ -36,7 +36,16 @@ from torch.nn import functional as F
 from licodec.entropy.tables import SCALES
 from licodec.layers.integer import BYTE
 from licodec.models.base import CompressionModel, gaussian_bits
-from licodec.models.lite_entropy import MEAN_UNIT, PASSES, QUALITIES, Entropy, interpolate, row_of, scale_of
+from licodec.models.lite_entropy import (
+    MEAN_UNIT,
+    PASSES,
+    QUALITIES,
+    Entropy,
+    TrainableTables,
+    interpolate,
+    row_of,
+    scale_of,
+)
 
 # Weights of the distortion at qualities 1, 4, 7 and 10, log-linear between them: SSIMULACRA 2 near 30, 65, 82 and 90.
 KNOTS = (1, 4, 7, 10)
@@ -92,6 +101,8 @@ class Gain(nn.Module):
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution."""
 
+    bias: nn.Parameter
+
     def __init__(self, in_channels: int, out_channels: int, gain: float = 1.0) -> None:
         super().__init__(in_channels, out_channels, 1)
         nn.init.normal_(self.weight, std=gain * in_channels**-0.5)
@@ -109,7 +120,7 @@ class ResidualBlock(nn.Module):
         with torch.no_grad():  # near the identity, so that the first steps see sharp features
             self.depthwise.weight.mul_(0.5)
             self.depthwise.weight[:, 0, 1, 1] += 1.0
-            self.depthwise.bias.zero_()
+            self.depthwise.get_parameter("bias").zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.reduce(F.leaky_relu(self.expand(self.depthwise(x)), 0.1))
@@ -125,8 +136,8 @@ class Overlap(nn.Module):
         super().__init__()
         self.before = nn.Conv2d(12, channels, 3, padding=1)
         self.after = nn.Conv2d(channels, 12, 3, padding=1)
-        nn.init.zeros_(self.after.weight)
-        nn.init.zeros_(self.after.bias)
+        for parameter in self.after.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         half = F.pixel_unshuffle(x, 2)
@@ -189,6 +200,7 @@ class Lite(CompressionModel):
     steps = 4
     variable_rate = True
     storage = torch.float16
+    config: LiteConfig
 
     def __init__(self, config: LiteConfig | None = None) -> None:
         super().__init__()
@@ -318,6 +330,7 @@ class Lite(CompressionModel):
         log_gain = (255 * scale2 / step).log()
         self.gain.log.copy_(log_gain)
         self.inverse_gain.log.copy_(-log_gain)
+        assert isinstance(self.entropy.tables, TrainableTables)
         self.entropy.tables.log_sigma.copy_((255 * deviation2 / step).log().clamp(min=math.log(0.2)))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ MAGNITUDE_MAX = 256  # of y as context; larger ones look the same
 MAGNITUDE_UNIT = math.log1p(MAGNITUDE_MAX) / BYTE
 FACTOR_BITS = 22  # of the largest factor of a mean head's channel
 MEAN_LIMIT = WORD * 16  # in sixteenths
+Kind = TypeVar("Kind", bound=nn.Module)
 
 
 def interpolate(table: Tensor, quality: Tensor) -> Tensor:
@@ -146,6 +148,12 @@ class IntegerTables(nn.Module):
     values are factor * 2^-exponent with exponent [4, M].
     """
 
+    start: Tensor
+    row: Tensor
+    z_row: Tensor
+    factor: Tensor
+    exponent: Tensor
+
     def __init__(self, m: int, c: int, z: int) -> None:
         super().__init__()
         shapes = {
@@ -176,6 +184,17 @@ class IntegerTables(nn.Module):
             raise ValueError("the exponents of the qualities are out of range")
 
 
+def _of(kind: type[Kind], module: nn.Module) -> Kind:
+    """The module, which is of this kind. Raises TypeError."""
+    if not isinstance(module, kind):
+        raise TypeError(f"{type(module).__name__} in place of {kind.__name__}: frozen already, or not yet")
+    return module
+
+
+def _all_of(kind: type[Kind], modules: nn.ModuleList) -> list[Kind]:
+    return [_of(kind, module) for module in modules]
+
+
 def magnitude_table() -> Tensor:
     """The integers of log(1 + |y|) for |y| in sixteenths up to 256, uint8 [4097]."""
     y = np.arange(MAGNITUDE_MAX / MEAN_UNIT + 1) * MEAN_UNIT
@@ -188,6 +207,8 @@ class Entropy(nn.Module):
     Args:
         m, c, z: channels of y, of the stream and of z.
     """
+
+    magnitudes: Tensor
 
     def __init__(self, m: int, c: int, z: int) -> None:
         super().__init__()
@@ -230,29 +251,28 @@ class Entropy(nn.Module):
     @torch.no_grad()
     def freeze(self) -> None:
         """Replace what is trained by the integers it stands for."""
-        multipliers = [head.integers()[2] for head in self.mean_heads]
-        self.tables = self.tables.freeze(multipliers)
+        multipliers = [head.integers()[2] for head in _all_of(TrainableConv, self.mean_heads)]
+        self.tables = _of(TrainableTables, self.tables).freeze(multipliers)
         replace(self, TrainableConv.freeze)
-        for head in self.mean_heads:  # their multipliers are in the tables now
+        for head in _all_of(IntegerConv, self.mean_heads):  # their multipliers are in the tables now
             head.multiplier = torch.ones_like(head.multiplier)
 
     def make_room(self) -> None:
         """Replace what is trained by frozen integers that are yet to be loaded."""
-        self.tables = self.tables.room()
+        self.tables = _of(TrainableTables, self.tables).room()
         replace(self, TrainableConv.room)
 
     @torch.no_grad()
     def thaw(self, frozen: Entropy) -> None:
         """Take what frozen integers stand for, to go on training."""
-        own, other = dict(self.named_modules()), dict(frozen.named_modules())
-        multipliers = self.tables.thaw(frozen.tables)
-        for head, multiplier in zip(frozen.mean_heads, multipliers, strict=True):
+        multipliers = _of(TrainableTables, self.tables).thaw(_of(IntegerTables, frozen.tables))
+        for head, multiplier in zip(_all_of(IntegerConv, frozen.mean_heads), multipliers, strict=True):
             head.multiplier = multiplier
-        for name, module in own.items():
+        for name, module in self.named_modules():
             if isinstance(module, TrainableConv):
-                module.thaw(other[name])
+                module.thaw(_of(IntegerConv, frozen.get_submodule(name)))
             elif isinstance(module, Entrance):
-                module.multiplier.copy_(other[name].multiplier)
+                module.multiplier.copy_(_of(Entrance, frozen.get_submodule(name)).multiplier)
 
     def prepare(self) -> None:
         """Check frozen integers and make them ready to use. Raises ValueError."""

@@ -72,7 +72,7 @@ class MaskedConv(nn.Conv2d):
         super().__init__(channels, 2 * channels, side, padding=side // 2)
         self.register_buffer("mask", torch.from_numpy(sees(*np.indices((side, side)))), persistent=False)
 
-    def at(self, x: Tensor, phases: Phases) -> Tensor:
+    def at_phases(self, x: Tensor, phases: Phases) -> Tensor:
         """The result at some phases, as `picked` lays them."""
         reach = self.kernel_size[0] // 2
         x, weight = F.pad(x, (reach, reach, reach, reach)), self.weight * self.mask
@@ -98,7 +98,9 @@ class MultistageContext:
         if phases != ALL:  # then with a spatial context, of zeros where nothing of the slice is known
             spatial = torch.zeros_like(channels)
             if around is not None:
-                spatial = model.spatial_context[around].at(interleaved(self.phases), phases)
+                masked = model.spatial_context[around]
+                assert isinstance(masked, MaskedConv)
+                spatial = masked.at_phases(interleaved(self.phases), phases)
             supports = [hyper, spatial, channels]
         scale, mean = model.entropy_parameters[k](torch.cat(supports, 1)).chunk(2, 1)
         return mean, scale

@@ -30,6 +30,8 @@ class SAAFConfig(DCAEConfig):
 class GlobalWindowAttention(nn.Module):
     """Window attention mixed with attention to two tokens, learned ones plus the window's mean."""
 
+    global_alpha: Tensor
+
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
         self.local = WindowAttention(dim, heads, window)

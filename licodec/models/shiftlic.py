@@ -50,7 +50,7 @@ class ShiftBlock(nn.Module):
         for conv in (self.conv1, self.conv2):
             nn.init.kaiming_normal_(conv.weight)
             conv.weight.data.mul_(0.1)  # a block begins near its skip
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(conv.get_parameter("bias"))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,14 +67,12 @@ class RecursiveAttention(nn.Module):
         self.fusion = nn.ModuleList(nn.Conv2d(n * part, n * part, 1) for n in range(2, LEVELS + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        joined = None
+        joined = x[:, :0]
         for level, part in enumerate(x.chunk(LEVELS, 1)):
             seen = self.mfr[level](F.max_pool2d(part, 2**level))
-            seen = F.interpolate(seen, size=x.shape[2:], mode="nearest")
-            if joined is None:
-                joined = seen
-                continue
-            joined = self.fusion[level - 1](F.channel_shuffle(torch.cat([joined, seen], 1), SHUFFLE))
+            joined = torch.cat([joined, F.interpolate(seen, size=x.shape[2:], mode="nearest")], 1)
+            if level:
+                joined = self.fusion[level - 1](F.channel_shuffle(joined, SHUFFLE))
         return x + F.gelu(joined) * x
 
 
@@ -106,7 +104,7 @@ def up(in_channels: int, out_channels: int) -> list[nn.Module]:
 def stage(channels: int, attends: bool, reverse: bool = False) -> list[nn.Module]:
     """Three shift blocks, and the attention on the side of the smaller resolution."""
     blocks: list[nn.Module] = [ShiftBlock(channels, channels) for _ in range(3)]
-    attention = [CheapAttention(channels)] if attends else []
+    attention: list[nn.Module] = [CheapAttention(channels)] if attends else []
     return attention + blocks if reverse else blocks + attention
 
 
@@ -140,6 +138,7 @@ class ShiftLICSmall(SliceModel):
     overlap_is_all = True
     exact = ("z_prior", "h_s")
     attends = False
+    h_s: nn.Module
 
     def __init__(self, config: ShiftLICSmallConfig | None = None) -> None:
         config = config or ShiftLICSmallConfig()

@@ -90,6 +90,11 @@ class SliceModel(LearnedPriorModel):
         h_mean_s, h_scale_s: the hyper syntheses (or override `hyper_synthesise`).
     """
 
+    g_a: nn.Module
+    g_s: nn.Module
+    h_a: nn.Module
+    h_mean_s: nn.Module
+    h_scale_s: nn.Module
     slice_sizes: list[int]
     max_support: int | None = None
     stride = 64

@@ -55,7 +55,8 @@ SwinTChARMConfig = SwinTHyperpriorConfig
 class Hyperprior(SliceModel):
     """Common to the two without slices: h_s gives scales, then means, of all of y at once."""
 
-    exact = ("z_prior", "h_s")
+    exact: tuple[str, ...] = ("z_prior", "h_s")
+    h_s: nn.Module
 
     def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         scales, means = self.h_s(z_hat).chunk(2, 1)

@@ -99,6 +99,8 @@ class TCM(SliceModel):
     stride = 128
     overlap = 256
     exact = (*SliceModel.exact, "mean_attention", "scale_attention")
+    g_a: nn.Sequential
+    g_s: nn.Sequential
 
     def __init__(self, config: TCMConfig | None = None) -> None:
         config = config or TCMConfig()
@@ -169,4 +171,4 @@ class TCMAuxT(TCM):
     def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor:
         """The orthogonality term (AuxT, equation 6), summed over the linear maps."""
         maps = [m for m in self.modules() if isinstance(m, OrthogonalLinear)]
-        return ORTHOGONALITY_WEIGHT * sum(m.orthogonality_loss() for m in maps)
+        return ORTHOGONALITY_WEIGHT * torch.stack([m.orthogonality_loss() for m in maps]).sum()

@@ -53,6 +53,8 @@ class CausalAttention(nn.Module):
     The position itself and those after it are zero, but take part: after the LayerNorm they are its bias.
     """
 
+    index: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
@@ -65,12 +67,10 @@ class CausalAttention(nn.Module):
         self.register_buffer("index", relative_index(SIDE), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, M, H, W] -> [B, 2M, H, W], all positions at once, in training."""
         seen = F.unfold(x, SIDE, padding=REACH).unflatten(1, (x.shape[1], -1))[:, :, :SEEN]
-        return self.at(seen.permute(0, 3, 2, 1)).unflatten(3, x.shape[2:])[:, :, 0]
+        return self.at_positions(seen.permute(0, 3, 2, 1)).unflatten(3, x.shape[2:])[:, :, 0]
 
-    def at(self, seen: Tensor) -> Tensor:
-        """The positions seen, [B, n, 12, M], -> [B, 2M, 1, n]."""
+    def at_positions(self, seen: Tensor) -> Tensor:
         tokens = F.pad(seen, (0, 0, 0, SIDE**2 - SEEN))
         q, k, v = self.qkv(self.norm1(tokens)).unflatten(3, (3, CONTEXT_HEADS, -1)).transpose(2, 4).unbind(3)
         bias = self.bias_table[self.index].permute(2, 0, 1)

@@ -16,15 +16,19 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from licodec.files import beside
-from licodec.models.lite import MEAN_UNIT, PASSES, Lite, LiteConfig, join_cells, split_cells
-from licodec.models.lite_entropy import row_of
+from licodec.models.lite import Lite, LiteConfig, join_cells, split_cells
+from licodec.models.lite_entropy import MEAN_UNIT, PASSES, row_of
 from licodec.runtime.torch import facts_of
 from licodec.weights import paths
+
+if TYPE_CHECKING:
+    import onnx
 
 INDEX = "graphs.json"
 OPSET = 17
@@ -126,7 +130,7 @@ def _convert(model: Lite, graph: Graph, path: Path) -> dict[str, list[str]]:
     return weights
 
 
-def _without_weights(proto) -> dict[str, list[str]]:
+def _without_weights(proto: onnx.ModelProto) -> dict[str, list[str]]:
     """Take the data out of a graph, see the module. Returns which weights are its kernels and which its inputs."""
     import onnx
 
@@ -137,7 +141,7 @@ def _without_weights(proto) -> dict[str, list[str]]:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
     kernels = {name for node in graph.node if node.op_type == "Conv" for name in node.input[1:]}
-    weights = {"kernels": [], "inputs": []}
+    weights: dict[str, list[str]] = {"kernels": [], "inputs": []}
     for tensor in list(graph.initializer):
         name = renamed[tensor.name]
         shape, kind = list(tensor.dims), tensor.data_type

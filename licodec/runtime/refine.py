@@ -9,7 +9,7 @@ All candidates of a round are judged at once, so that a round costs one pass wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +49,10 @@ def schedule(count: int) -> list[Round]:
     near = [0.1, *[0.15] * 2, *[0.3] * 4]
     beyond = [*[0.45] * 3, *[0.42] * 4]
 
-    def at(values: list, index: int, last: float) -> float:
-        return values[index] if index < len(values) else last
+    def chosen(values: Sequence[float], i: int, later: float) -> float:
+        return values[i] if i < len(values) else later
 
-    return [Round(int(at(one_in, i, 32)), at(near, i, 1.0), at(beyond, i, 0.38)) for i in range(count)]
+    return [Round(int(chosen(one_in, i, 32)), chosen(near, i, 1.0), chosen(beyond, i, 0.38)) for i in range(count)]
 
 
 def candidates(symbols: Tensor, residual: Tensor, chosen: Round, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -149,8 +149,8 @@ def refine(
     Returns y of the inner part, [1, M, h, w].
     """
     original = y[(..., *inner)]
-    pixels = tuple(slice(s.start * model.latent_stride, s.stop * model.latent_stride) for s in inner)
-    target = x[(..., *pixels)]
+    rows, columns = (slice(s.start * model.latent_stride, s.stop * model.latent_stride) for s in inner)
+    target = x[..., rows, columns]
     reference = Reference(target)
     z_hat = model.hyper_analyse(original, quality).round()
     weight = model.rate_lambda(quality) * MSE_SHARE, model.rate_mu(quality) * (1 - MSE_SHARE)
@@ -162,7 +162,7 @@ def refine(
         whole[(..., *inner)] = latent
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
             x_hat = model.synthesise(whole, quality)
-        x_hat = x_hat[(..., *pixels)].float()
+        x_hat = x_hat[..., rows, columns].float()
         cost = weight[0] * squared_error(x_hat, target) + weight[1] * (100 - reference.score(x_hat))
         cost = OVERWEIGHT * cost.sum() * target.shape[-1] * target.shape[-2]
         return torch.autograd.grad(cost, latent)[0]

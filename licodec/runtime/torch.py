@@ -97,7 +97,7 @@ def _at_work(method: Callable[Concatenate[Own, P], Result]) -> Callable[Concaten
     """For a method that runs the module."""
 
     @functools.wraps(method)
-    def run(self: Own, *args: P.args, **kwargs: P.kwargs) -> Result:
+    def run(self: Own, /, *args: P.args, **kwargs: P.kwargs) -> Result:
         with memory_guard(), torch.inference_mode():
             return method(self, *args, **kwargs)
 
@@ -128,6 +128,7 @@ class TorchContext:
 
     @_at_work
     def push(self, step: int, symbols: np.ndarray) -> None:
+        assert self.mean is not None  # `params` comes first
         part = torch.from_numpy(symbols).to(self.device, torch.float64, memory_format=torch.channels_last)
         self.context.push(step, part + self.mean)
 

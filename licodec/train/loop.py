@@ -66,7 +66,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
         torch.optim.Adam([{"params": p, "lr": rate * config.lr} for rate, p in groups.items()], betas=(0.9, 0.99))
     ]
     if matrices:
-        from timm.optim import Muon
+        from timm.optim.muon import Muon
 
         # update RMS matched to Adam's, so that one learning rate serves both
         optimizers.append(Muon(matrices, lr=config.lr, nesterov=True, adjust_lr_fn="match_rms_adamw"))
@@ -103,7 +103,7 @@ class Run:
             precision = "bf16" if has_bf16(torch.device("cpu" if cpu else "cuda")) else "no"
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
         self.crops = Crops(pictures, config.seed)
-        model = model.to(self.accelerator.device, memory_format=torch.channels_last)
+        model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         optimizers = make_optimizers(model, config)
         self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
@@ -127,7 +127,12 @@ class Run:
         with beside(self.folder / CHECKPOINT) as temporary:
             torch.save(state, temporary)
         notes = {"steps": str(self.step), "train_config": json.dumps(asdict(self.config))}
-        export(self.ema.module, self.folder / WEIGHTS, notes, self.licence, self.config.quality)
+        export(self.averaged(), self.folder / WEIGHTS, notes, self.licence, self.config.quality)
+
+    def averaged(self) -> CompressionModel:
+        """The model with the averaged weights."""
+        assert isinstance(self.ema.module, CompressionModel)
+        return self.ema.module
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint. Raises ValueError if it is of another model."""
@@ -176,7 +181,7 @@ class Run:
     @torch.no_grad()
     def validate(self, pictures: list[np.ndarray], qualities: tuple[float, ...]) -> list[dict[str, float]]:
         """Mean bpp (estimated), PSNR and SSIMULACRA 2 of the averaged weights at each quality."""
-        model = self.ema.module.eval()
+        model = self.averaged().eval()
         rows = []
         for q in qualities:
             found = []

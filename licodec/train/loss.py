@@ -45,20 +45,26 @@ def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, qualit
     bpp + share * lambda * 255^2 MSE + (1 - share) * mu * (100 - SSIMULACRA 2). Its
     loss grows with lambda, so a weight of lambda**-0.4 keeps the high rates
     from drowning the low ones: BD-rate counts relative savings.
+
+    Raises ValueError if the configuration lacks what the model needs.
     """
     bpp = estimate.bits / (x.shape[-1] * x.shape[-2])
     x_hat = estimate.x_hat.float()
     lambdas = model.rate_lambda(quality)
     score = None
     if lambdas is None:
+        if config.rate_lambda is None:
+            raise ValueError(f"{model.name} has one rate, and needs the lambda of it")
         rate_weight, distortion_weight = model.loss_weights(config.rate_lambda)
         total = (rate_weight * bpp + distortion_weight * distortion(x_hat, x, config.metric)).mean()
     else:
         share = config.mse_share if config.metric == "ssimulacra2" else 1.0
         cost = share * lambdas * squared_error(x_hat, x)
         if share < 1:
-            scores = ssimulacra2(x_hat, x)
-            cost = cost + (1 - share) * model.rate_mu(quality) * (100 - scores)
+            mus, scores = model.rate_mu(quality), ssimulacra2(x_hat, x)
+            if mus is None:
+                raise ValueError(f"{model.name} cannot be trained for SSIMULACRA 2")
+            cost = cost + (1 - share) * mus * (100 - scores)
             score = scores.mean().item()
         total = ((lambdas / LAMBDA_MIDDLE) ** -0.4 * (bpp + cost)).mean()
     if estimate.extra is not None:
