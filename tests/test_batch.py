@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from conftest import heed_interrupts, licodec, render
 from odd_jobs import Odd
 from PIL import Image, ImageCms
 
+from licodec import files
 from licodec.batch.jobs import Job, plan
 from licodec.batch.places import Local
 from licodec.batch.run import Caps, Pool, attempt
@@ -53,8 +55,62 @@ def test_time_and_memory_end_a_file_and_not_the_run(tmp_path):
     assert time.time() - began < 30
     assert results["sleep"] == results["sleep2"] == "took longer than 1.5 s (--timeout)"
     if sys.platform == "linux":
-        assert results["eat"] == "memory does not suffice"
+        assert results["eat"] == "needs more memory than --max-memory allows"
     assert [results[stem] for stem in "abc"] == ["done"] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_too_little_memory_for_the_codec_is_said_before_any_file_is_touched(tmp_path):
+    source = photos(tmp_path / "in", 6)
+    assert licodec("encode", source, "-o", tmp_path / "good", "--jobs", 1, "--max-memory", "1G").returncode == 0
+    for command in (("encode", source, "-o", tmp_path / "out"), ("verify", tmp_path / "good")):
+        result = licodec(*command, "--jobs", 2, "--max-memory", "40M")
+        said = result.stderr.decode()
+        assert result.returncode == 2 and said.count("\n") == 1, said
+        assert re.search(r"--max-memory 40M is too little: the codec alone takes 1\d\dM", said)
+        assert not (tmp_path / "out").exists()
+    Image.fromarray(np.zeros((2000, 3000, 3), np.uint8)).save(source / "large.png")
+    result = licodec("encode", source, "-o", tmp_path / "out", "--jobs", 1, "--max-memory", "220M")
+    assert result.returncode == 1 and len(list((tmp_path / "out").iterdir())) == 6
+    said = result.stderr.decode().splitlines()
+    assert [line for line in said if not line.startswith(str(source))][:1] == [
+        f"licodec: {source}/large.png: needs more memory than --max-memory allows"
+    ]
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
+    """The names are those of a process that has ended, of one that runs, of another machine's, and of others."""
+    source, out = photos(tmp_path / "in", 1), tmp_path / "out"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    out.mkdir()
+    mine, here = files.temporary_name("x.lic"), files.temporary_name("")[2:10]
+    gone = [f".000.lic.{here}-{ended.pid}.tmp", f".y.lic.{here}-{ended.pid}.tmp", ".old.lic.00000000-1.tmp"]
+    stay = [mine, f".z.lic.{here}-{os.getppid()}.tmp", ".new.lic.00000000-1.tmp", ".a.tmp", "b.tmp", ".c.12.tmp"]
+    for name in gone + stay:
+        (out / name).touch()
+    os.utime(out / ".old.lic.00000000-1.tmp", (1, 1))
+    os.utime(out / ".a.tmp", (1, 1))
+    assert licodec("encode", source, "-o", out).returncode == 0
+    assert {path.name for path in out.iterdir()} == {*stay, "000.lic"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_killed_run_is_tidied_up_by_the_next(tmp_path):
+    """A process is killed while it writes; its file and its lock stay, and go with --resume."""
+    source, out = photos(tmp_path / "in", 2), tmp_path / "out"
+    script = (
+        "import os, sys; from pathlib import Path; from licodec.batch import tasks; from licodec.batch.places import of\n"
+        "target = of(sys.argv[1])\n"
+        "with tasks.claimed(target), target.writing(False) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)\n"
+    )
+    for name in ("000.lic", "gone.lic"):
+        subprocess.run([sys.executable, "-c", script, out / name])
+    assert len(list(out.iterdir())) == 3  # 000's was swept by the second process, its lock was not
+    (out / ".001.lic.lock").touch()
+    assert licodec("encode", source, "-o", out, "--resume").returncode == 0
+    assert {path.name for path in out.iterdir()} == {"000.lic", "001.lic", ".gone.lic.lock"}
 
 
 def test_what_cannot_be_prepared_ends_the_run():

@@ -14,35 +14,31 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from licodec.batch.jobs import Job
+from licodec.batch.jobs import Job, first_of
 from licodec.batch.record import Outcome
-from licodec.batch.run import LIVES, Caps, attempt, limit_memory, silent, sweep
+from licodec.batch.run import LIVES, Caps, attempt, begin, silent, sweep
 from licodec.batch.tasks import Task
-from licodec.errors import InputError, LicodecError, UsageError, as_ours
+from licodec.errors import InputError, LicodecError, UsageError
 
 IMPATIENCE = 20.0  # seconds without any actor after which the user is told
 
 KNOCK_SECONDS = 5.0
+STILLBORN = 5  # actors that may die in a row before they can work: a node takes its own with it
 
 
 class Worker:
     """What an actor is: a process of the cluster that does jobs."""
 
-    def prepare(self, task: Task, memory: int | None, environment: dict[str, str]) -> LicodecError | None:
-        """Load what the jobs need; gives the error that ends the run."""
-        self.task = task
+    def prepare(
+        self, task: Task, memory: int | None, environment: dict[str, str], first: Job | None
+    ) -> LicodecError | None:
+        """Load what the jobs need; gives the error that ends the run, see `run.begin`."""
+        self.task, self.memory = task, memory
         os.environ.update(environment)
-        try:
-            limit_memory(memory)
-            task.prepare()
-        except Exception as error:
-            ours = as_ours(error)
-            ours.__cause__ = ours.__context__ = ours.__traceback__ = None
-            return ours
-        return None
+        return begin(task, memory, first)
 
     def do(self, job: Job) -> Outcome:
-        return attempt(self.task, job, silent)
+        return attempt(self.task, job, silent, self.memory)
 
 
 @dataclass
@@ -52,17 +48,19 @@ class _State:
     task: Task
     caps: Caps
     share: dict[str, float]
+    first: Job | None
     starting: dict[Any, Any] = field(default_factory=dict)
     working: dict[Any, tuple[Any, Job, float]] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
     again: list[Job] = field(default_factory=list)
     deaths: dict[Job, int] = field(default_factory=dict)
+    stillborn: int = 0  # actors in a row that died before they could work
 
     def start(self) -> None:
         import ray
 
         actor = ray.remote(Worker).options(max_restarts=0, max_task_retries=0, **self.share).remote()
-        self.starting[actor.prepare.remote(self.task, self.caps.memory, _environment())] = actor
+        self.starting[actor.prepare.remote(self.task, self.caps.memory, _environment(), self.first)] = actor
 
     def give(self, actor: Any, job: Job) -> None:
         self.working[actor.do.remote(job)] = (actor, job, time.monotonic())
@@ -123,7 +121,8 @@ def _shared(ray: Any, task: Task, jobs: Iterator[Job], count: int | None, caps: 
     gpu = task.device.startswith("cuda")
     share = {"num_cpus": 0 if gpu else threads, "num_gpus": int(gpu)}
     there = ray.cluster_resources().get("GPU" if gpu else "CPU", 1)
-    state = _State(replace(task, threads=threads), caps, share)
+    head, jobs = first_of(jobs, 1)
+    state = _State(replace(task, threads=threads), caps, share, head[0] if head else None)
     for _ in range(count or max(1, int(there // (1 if gpu else threads)))):
         state.start()
     yield from _loop(ray, state, jobs)
@@ -189,9 +188,14 @@ def _take(ray: Any, state: _State, promise: Any) -> Iterator[Outcome]:
         actor = state.starting.pop(promise)
         try:
             error = ray.get(promise)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            state.stillborn += 1
+            if state.stillborn >= STILLBORN:
+                said = " ".join(str(error).split())[:300]
+                raise LicodecError(f"{STILLBORN} workers of the cluster died before they could work ({said})") from None
             state.start()
             return
+        state.stillborn = 0
         if error is not None:
             raise error
         state.idle.append(actor)

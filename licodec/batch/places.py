@@ -97,10 +97,11 @@ class Local(Place):
 
     @contextlib.contextmanager
     def writing(self, force: bool, like: Place | None = None) -> Iterator[BinaryIO]:
-        from licodec.files import beside
+        from licodec.files import beside, sweep
 
         if self.path.exists() and not force:
             raise InputError(f"{self.path} exists; -f overwrites it")
+        sweep(self.path.parent)
         try:
             with beside(self.path) as temporary:
                 with open(temporary, "xb") as file:

@@ -205,8 +205,32 @@ def _put(fs: Any, path: str, data: bytes, protocol: str) -> None:
     if protocol in OBJECT_STORES:
         fs.pipe_file(path, data)
         return
+    from licodec.files import temporary_name
+
     folder, _, name = path.rpartition("/")
     fs.makedirs(folder, exist_ok=True)
-    beside = f"{folder}/.{name}.tmp"
-    fs.pipe_file(beside, data)
-    fs.mv(beside, path)
+    _sweep(fs, folder)
+    beside = f"{folder}/{temporary_name(name)}"
+    try:
+        fs.pipe_file(beside, data)
+        fs.mv(beside, path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            fs.rm_file(beside)
+        raise
+
+
+_swept: set[tuple[int, str]] = set()
+
+
+def _sweep(fs: Any, folder: str) -> None:
+    """Remove what killed processes of this machine left in a folder, once for each folder."""
+    from licodec.files import is_left_behind
+
+    if (id(fs), folder) in _swept:
+        return
+    _swept.add((id(fs), folder))
+    with contextlib.suppress(Exception):  # what cannot be tidied up is no reason to fail
+        for place in fs.ls(folder, detail=False):
+            if is_left_behind(place.rpartition("/")[2]):
+                fs.rm_file(place)

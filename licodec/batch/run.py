@@ -13,9 +13,10 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from licodec.batch.jobs import Job
+from licodec.batch.jobs import Job, first_of
 from licodec.batch.places import Local
 from licodec.batch.record import Outcome
 from licodec.batch.tasks import Task, Tiles
@@ -24,12 +25,13 @@ from licodec.errors import InputError, LicodecError, OutOfMemoryError, UsageErro
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+TOO_LARGE = "needs more memory than --max-memory allows"
 LIVES = 2  # processes that may die of a job before it counts as failed
 PATIENCE = 3.0  # seconds a process has to clean up when it is told to end
 
 
-def attempt(task: Task, job: Job, tiles: Tiles) -> Outcome:
-    """Do a job; whatever it raises is in the outcome."""
+def attempt(task: Task, job: Job, tiles: Tiles, memory: int | None = None) -> Outcome:
+    """Do a job; whatever it raises is in the outcome. `memory` is what the process may have, see `Caps`."""
     began = time.perf_counter()
     try:
         facts = task(job, tiles)
@@ -37,6 +39,8 @@ def attempt(task: Task, job: Job, tiles: Tiles) -> Outcome:
         ours = as_ours(error)
         trace = "".join(traceback.format_exception(ours))
         ours.__cause__ = ours.__context__ = ours.__traceback__ = None  # they cannot be sent to another process
+        if memory is not None and isinstance(ours, OutOfMemoryError):
+            ours = OutOfMemoryError(TOO_LARGE)
         return Outcome(job, error=ours, seconds=time.perf_counter() - began, trace=trace)
     return Outcome(job, facts, seconds=time.perf_counter() - began)
 
@@ -68,15 +72,48 @@ def silent(done: int, total: int) -> None:
     pass
 
 
-def limit_memory(most: int | None) -> None:
-    """Let this process have so many bytes; beyond them it is told that there is no more. Raises UsageError."""
-    if most is None:
-        return
+def begin(task: Task, most: int | None, first: Job | None) -> LicodecError | None:
+    """Make a process ready for jobs, of which `first` is one, with `most` bytes of memory.
+
+    Gives the error that ends the run: what `task.prepare` raises, or that `most` is too little for any job.
+    """
+    try:
+        task.prepare()
+        if most is not None:
+            _limit_memory(task, most, first)
+    except Exception as error:
+        ours = as_ours(error)
+        ours.__cause__ = ours.__context__ = ours.__traceback__ = None  # they cannot be sent to another process
+        return ours
+    return None
+
+
+def _limit_memory(task: Task, most: int, first: Job | None) -> None:
+    """Let this process have so many bytes; beyond them it is told that there is no more. Raises UsageError.
+
+    What a job needs besides its picture is loaded before: libraries that find no memory while they are loaded
+    say all kinds of things, and some end the process.
+    """
     if not sys.platform.startswith("linux"):
         raise UsageError("--max-memory needs Linux")
     import resource
 
+    if first is not None:
+        with contextlib.suppress(Exception):  # if that job is at fault it will say so itself
+            task.rehearse(first)
+    status = Path("/proc/self/status").read_text()
+    needed = 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:"))
+    if needed >= most:
+        raise UsageError(
+            f"--max-memory {_megabytes(most)} is too little: the codec alone takes {_megabytes(needed)}, pictures come "
+            "on top; with lite, 2G is enough for one of 100 megapixels"
+        )
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _megabytes(count: int) -> str:
+    """As --max-memory takes it."""
+    return f"{-(-count // 1_000_000)}M"
 
 
 def sweep(job: Job) -> None:
@@ -88,22 +125,17 @@ def sweep(job: Job) -> None:
         path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
 
 
-def _serve(connection: Connection, task: Task, caps: Caps) -> None:
+def _serve(connection: Connection, task: Task, caps: Caps, first: Job | None) -> None:
     """What a worker does: prepare, then jobs until there are none. SIGTERM unwinds it, so that no half file stays."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver tells when to end
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        limit_memory(caps.memory)
-        task.prepare()
-    except Exception as error:
-        ours = as_ours(error)
-        ours.__cause__ = ours.__context__ = ours.__traceback__ = None
-        connection.send(ours)
+    error = begin(task, caps.memory, first)
+    connection.send(error)
+    if error is not None:
         return
-    connection.send(None)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver is gone
         while (job := connection.recv()) is not None:
-            connection.send(attempt(task, job, silent))
+            connection.send(attempt(task, job, silent, caps.memory))
 
 
 @dataclass
@@ -135,7 +167,8 @@ class Pool:
         self.workers: list[_Worker] = []
         self.deaths: dict[Job, int] = {}
         self.again: list[Job] = []
-        source = iter(jobs)
+        head, source = first_of(jobs, 1)
+        self.first = head[0] if head else None
         self.more = True
         try:
             for _ in range(self.count):
@@ -151,7 +184,7 @@ class Pool:
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")  # threads and sockets do not outlive a fork well
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.task, self.caps), daemon=True)
+        process = context.Process(target=_serve, args=(theirs, self.task, self.caps, self.first), daemon=True)
         with _environment(), _without_main():
             process.start()
         theirs.close()
@@ -209,7 +242,7 @@ class Pool:
         if self.deaths[job] < LIVES:
             self.again.append(job)
         elif self.caps.memory is not None:
-            yield Outcome(job, error=OutOfMemoryError("needs more memory than --max-memory allows"))
+            yield Outcome(job, error=OutOfMemoryError(TOO_LARGE))
         else:
             yield Outcome(job, error=LicodecError(f"its worker process ended {how}, {LIVES} times"))
 

@@ -79,6 +79,9 @@ class Task:
         """Whether the model is `lite`, as far as the first jobs tell."""
         return self.weights is None
 
+    def rehearse(self, first: Job) -> None:
+        """Load all that a job like `first` needs besides its picture. Raises what a job does."""
+
     def __call__(self, job: Job, tiles: Tiles) -> Facts | None:
         """Do a job; None if it was done already. Raises LicodecError."""
         with claimed(job.target) if self.resume else contextlib.nullcontext(True) as mine:
@@ -121,6 +124,10 @@ class Encode(Task):
 
     def is_small(self, head: list[Job]) -> bool:
         return self._codec().info.name == LITE
+
+    def rehearse(self, first: Job) -> None:
+        chosen, target = self._codec(), self.target and self.target.given()
+        _code_nothing(chosen, self.quality, self.effort, decode=bool(self.verify or self.delete_source or target))
 
     def _codec(self) -> Codec:
         from licodec import codec
@@ -189,6 +196,9 @@ class Decode(Task):
     def is_small(self, head: list[Job]) -> bool:
         return self.weights is None and _is_lite(head[0].source)
 
+    def rehearse(self, first: Job) -> None:
+        _decode_nothing(self, first)
+
     def work(self, job: Job, tiles: Tiles) -> Facts:
         from licodec import codec, output
         from licodec.batch.ranged import opened
@@ -227,6 +237,10 @@ class Verify(Task):
     def is_small(self, head: list[Job]) -> bool:
         return self.fast or (self.weights is None and _is_lite(head[0].source))
 
+    def rehearse(self, first: Job) -> None:
+        if not self.fast:
+            _decode_nothing(self, first)
+
     def work(self, job: Job, tiles: Tiles) -> Facts:
         from licodec import codec, container
 
@@ -248,6 +262,28 @@ class Verify(Task):
             "checked": "checksums" if self.fast else "decoded",
             "line": f"{header.width}x{header.height}  {header.model}  q {header.quality:g}  good",
         }
+
+
+def _decode_nothing(task: Decode | Verify, first: Job) -> None:
+    """Load what the decoding of a file takes."""
+    from licodec import codec
+    from licodec.batch.ranged import opened
+
+    header = opened(first.source, parts=True)[0].header
+    chosen = codec.for_header(header, task.weights, task.device, task.precision)
+    _code_nothing(chosen, header.quality if chosen.info.variable_rate else None, effort=1, decode=True)
+
+
+def _code_nothing(chosen: Codec, quality: float | None, effort: int, decode: bool) -> None:
+    """Code a small picture: models load their parts when they are first used."""
+    import numpy as np
+
+    from licodec import container, imaging
+
+    picture = imaging.Picture(np.zeros((64, 64, 3), np.uint8))
+    data = chosen.encode(picture, quality, effort=effort).data
+    if decode:
+        chosen.decode(container.read(data))
 
 
 def _is_lite(place: Place) -> bool:
@@ -308,11 +344,13 @@ def claimed(target: Place | None) -> Iterator[bool]:
         return
     from filelock import FileLock, Timeout
 
+    path = target.path.with_name(f".{target.name}.lock")
     if target.exists():
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # of a process that was killed; with the result there it protects nothing
         yield False
         return
     target.path.parent.mkdir(parents=True, exist_ok=True)
-    path = target.path.with_name(f".{target.name}.lock")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -139,7 +139,7 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         if not self.optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised
         options.enable_cpu_mem_arena = False  # it keeps what the largest tile ever took
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want to work too
         needed = _index(self.folder)["weights"][name]
@@ -152,6 +152,8 @@ class OnnxModel:
                 str(self.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors have no base of their own
+            if "alloc" in str(error):
+                raise OutOfMemoryError("memory does not suffice") from None
             raise WeightsError(f"{self.path}: does not fit the model lite ({' '.join(str(error).split())})") from None
         fed = [given for given in session.get_inputs() if given.name in needed["inputs"]]
         return session, {given.name: self._weight(given.name, _TYPES[given.type], given.shape) for given in fed}
