@@ -25,6 +25,7 @@ BLOCK = 64
 LEAST_SIDE = 8  # smaller scales are left out
 FULL_SIDE = 256  # of pictures that have all scales
 SCALE_COUNT = 6
+NEXT_TO_NOTHING = 0.01  # of weights that reach 225: leaving these out moves scores by 0.001 points
 WEIGHTS = (  # [3 channels X, Y, B][6 scales][norm 1, norm 4][SSIM, artefact, lost detail]
     (
         ((0.0, 0.0007376606707406586, 0.0), (0.0, 0.0007793481682867309, 0.0)),
@@ -86,21 +87,21 @@ class Reference:
 
     @torch.no_grad()
     def __init__(self, x: Tensor) -> None:
-        linear = _linear(x.float())
-        self.scales: list[_Scale] = []
-        while len(self.scales) < SCALE_COUNT and min(linear.shape[-2:]) >= LEAST_SIDE:
-            self.scales.append(_Scale(_xyb(linear)))
-            linear = _halved(linear)
+        pyramid = [_linear(x.float())]
+        while len(pyramid) < SCALE_COUNT and min(pyramid[-1].shape[-2:]) > 2 * (LEAST_SIDE - 1):
+            pyramid.append(_halved(pyramid[-1]))
+        # in this order the reference hands out the weights, also where there are fewer than six scales
+        weights = torch.tensor(WEIGHTS).flatten()[: 18 * len(pyramid)].view(3, len(pyramid), 2, 3).to(x.device)
+        self.scales = [_Scale(linear, weights[:, i]) for i, linear in enumerate(pyramid)]
 
     def score(self, x_hat: Tensor) -> Tensor:
         """Scores [B], see `ssimulacra2`."""
-        linear, norms = _linear(x_hat.float()), []
+        linear = _linear(x_hat.float())
+        total = linear.new_zeros(len(linear))
         for i, scale in enumerate(self.scales):
             linear = _halved(linear) if i else linear
-            norms.append(scale.norms(_xyb(linear)))
-        # in this order the reference hands out the weights, also where there are fewer than six scales
-        values = torch.stack(norms, 2).flatten(1)  # [B, 3 channels, scales, 2 norms, 3 maps]
-        total = values @ torch.tensor(WEIGHTS, device=x_hat.device).flatten()[: values.shape[1]]
+            if scale.channels:
+                total = total + scale.weighted(linear)
         total = 0.9562382616834844 * total
         total = 2.326765642916932 * total - 0.020884521182843837 * total**2 + 6.248496625763138e-05 * total**3
         return 100 - 10 * total.clamp(min=1e-6) ** 0.6276336467831387
@@ -171,21 +172,30 @@ def _blur(x: Tensor) -> Tensor:
 
 
 class _Scale:
-    """What a scale of the original, XYB [B, 3, H, W], contributes."""
+    """What a scale of the original, linear RGB [B, 3, H, W], contributes; weights [3 channels, 2 norms, 3 maps].
 
-    def __init__(self, x: Tensor) -> None:
-        self.x, self.mu = x, _blur(x)
-        self.variance = _blur(x * x) - self.mu * self.mu
-        self.edge = 1 + (x - self.mu).abs()
+    Channels whose weights are next to nothing at this scale are left out, which more than
+    halves the work: at full size that is all but luma.
+    """
 
-    def norms(self, x_hat: Tensor) -> Tensor:
-        """Mean and 4-norm over the pixels of the three maps: [B, 3 channels, 2 norms, 3 maps]."""
+    def __init__(self, linear: Tensor, weights: Tensor) -> None:
+        self.channels = (weights.amax((1, 2)) > NEXT_TO_NOTHING).nonzero()[:, 0].tolist()
+        self.weights = weights[self.channels]
+        if self.channels:
+            x = _xyb(linear)[:, self.channels]
+            self.x, self.mu = x, _blur(x)
+            self.variance = _blur(x * x) - self.mu * self.mu
+            self.edge = 1 + (x - self.mu).abs()
+
+    def weighted(self, linear: Tensor) -> Tensor:
+        """Weighted sums [B] of the means and 4-norms, over the pixels, of the three maps."""
+        x_hat = _xyb(linear)[:, self.channels]
         mu, square, product = _blur(torch.stack([x_hat, x_hat * x_hat, x_hat * self.x]))
         luminance = 1 - (mu - self.mu).square()
         structure = (2 * (product - mu * self.mu) + C2) / (square - mu.square() + self.variance + C2)
         dissimilarity = (1 - luminance * structure).clamp(min=0)
         change = (1 + (x_hat - mu).abs()) / self.edge - 1
-        maps = torch.stack([dissimilarity, change.clamp(min=0), (-change).clamp(min=0)], 2)  # [B, 3, 3, H, W]
+        maps = torch.stack([dissimilarity, change.clamp(min=0), (-change).clamp(min=0)], 2)  # [B, channels, 3, H, W]
         mean = maps.mean((-2, -1))
         fourth = (maps.square().square().mean((-2, -1)) + 1e-28) ** 0.25
-        return torch.stack([mean, fourth], 2)
+        return (torch.stack([mean, fourth], 2) * self.weights).sum((1, 2, 3))
