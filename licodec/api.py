@@ -45,8 +45,7 @@ class Limits(TypedDict, total=False):
 class EncodeOptions(Limits, total=False):
     """How a picture is coded.
 
-    quality: 1 (smallest) to the best of the model, fractions too with `lite`; the default otherwise.
-    target_bpp, target_size, target_psnr, target_ssimulacra2: in its place: the best quality of at most so many
+    target_bpp, target_size, target_psnr, target_ssimulacra2: in place of a quality: the best of at most so many
         bits per pixel or bytes, the smallest file of at least this PSNR in dB or this SSIMULACRA 2.
     effort: 1 (fast) to 9 (slow): how long `lite`'s encoder searches for cheaper symbols.
     tile: side of the tiles of big pictures in pixels; None chooses, 0 does without.
@@ -55,7 +54,6 @@ class EncodeOptions(Limits, total=False):
     verify: decode the result, and raise CorruptError if that fails.
     """
 
-    quality: float | None
     target_bpp: float | None
     target_size: int | None
     target_psnr: float | None
@@ -95,15 +93,15 @@ class Codec:
         """The model's."""
         return self.codec.info.name
 
-    def encode(self, image: ImageLike, **options: Unpack[EncodeOptions]) -> bytes:
+    def encode(self, image: ImageLike, quality: float | None = None, **options: Unpack[EncodeOptions]) -> bytes:
         """As `licodec.encode`, with this model."""
-        from licodec import search
+        from licodec import codec, search
 
-        picture = _picture(image, options)
-        target = _target(options)
-        most = {name: options[name] for name in ("max_tile", "effort") if name in options}
-        quality, verify = options.get("quality"), options.get("verify", False)
-        found = search.encode(self.codec, picture, quality, target, options.get("tile"), verify=verify, **most)
+        found = search.encode(
+            self.codec, _picture(image, options), quality, _target(options), options.get("tile"),
+            verify=options.get("verify", False), max_tile=options.get("max_tile", codec.MAX_TILE),
+            effort=options.get("effort", 1),
+        )  # fmt: skip
         return found.encoded.data
 
     def decode(self, file: FileLike, **options: Unpack[DecodeOptions]) -> Image.Image:
@@ -157,7 +155,8 @@ def encode(
         image: a Pillow picture; an array, uint8 or uint16, [H, W] or [H, W, 1 to 4], the last of two or
             four channels alpha; or a file of one: its path, its bytes, or open for reading.
         model, weights, device, precision: see `load`.
-        quality, options: see `EncodeOptions`.
+        quality: 1 (smallest) to the best of the model, fractions too with `lite`; the default otherwise.
+        options: see `EncodeOptions`.
 
     Returns:
         The bytes of a .lic file.
@@ -170,7 +169,7 @@ def encode(
     chosen = codec.for_model(
         model, quality, Path(weights) if weights else None, device, precision, bool(_target(options).given())
     )
-    return Codec(chosen).encode(image, quality=quality, **options)
+    return Codec(chosen).encode(image, quality, **options)
 
 
 def decode(
@@ -216,7 +215,10 @@ def decode_array(
 def _target(options: EncodeOptions) -> search.Target:
     from licodec import search
 
-    return search.Target(*(options.get(f"target_{name}") for name in ("size", "bpp", "psnr", "ssimulacra2")))
+    return search.Target(
+        size=options.get("target_size"), bpp=options.get("target_bpp"),
+        psnr=options.get("target_psnr"), ssimulacra2=options.get("target_ssimulacra2"),
+    )  # fmt: skip
 
 
 def _bytes(file: FileLike) -> bytes:
@@ -271,8 +273,7 @@ def _decode(
     most = options.get("max_pixels", imaging.MAX_PIXELS), options.get("max_side", imaging.MAX_SIDE)
     imaging.check_pixels(header.width, header.height, *most)
     chosen = chosen or codec.for_header(header, Path(weights) if weights else None, device, precision)
-    largest = {"max_tile": options["max_tile"]} if "max_tile" in options else {}
-    return chosen.open(parsed, options.get("crop"), **largest).collect()
+    return chosen.open(parsed, options.get("crop"), max_tile=options.get("max_tile", codec.MAX_TILE)).collect()
 
 
 def _array(picture: Picture, alpha: bool) -> np.ndarray:
@@ -281,7 +282,38 @@ def _array(picture: Picture, alpha: bool) -> np.ndarray:
     return array_of(picture) if alpha else picture.pixels
 
 
-def info(data: bytes) -> dict[str, object]:
+class Facts(TypedDict):
+    """What the header and the metadata of a .lic say.
+
+    weights: their fingerprint. channels: L, LA, RGB or RGBA. tile: side of the tiles, 0 for one tile. bytes: of the
+    file. metadata: bytes of each kind.
+    """
+
+    format: str
+    model: str
+    weights: str
+    quality: float
+    width: int
+    height: int
+    channels: str
+    bit_depth: int
+    tiles: int
+    tile: int
+    overlap: int
+    bytes: int
+    metadata: dict[str, int]
+    bpp: float
+
+
+class Info(Facts):
+    """What a whole .lic says: of its bytes those of the tiles, those of metadata, and the rest."""
+
+    payload_bytes: int
+    overhead_bytes: int
+    metadata_bytes: int
+
+
+def info(data: bytes) -> Info:
     """What a .lic file says of itself, after all its checksums have been checked.
 
     Raises:
@@ -290,14 +322,15 @@ def info(data: bytes) -> dict[str, object]:
     parsed = container.read(data)
     payload = sum(map(len, parsed.tiles))
     plain = len(container.write(container.Container(parsed.header, {}, parsed.tiles)))
-    return facts(parsed, len(data)) | {
+    return {
+        **facts(parsed, len(data)),
         "payload_bytes": payload,
         "overhead_bytes": plain - payload,
         "metadata_bytes": len(data) - plain,
     }
 
 
-def facts(parsed: container.Container, size: int) -> dict[str, object]:
+def facts(parsed: container.Container, size: int) -> Facts:
     """What the header and the metadata of a file of `size` bytes say; the tiles are not looked at."""
     header = parsed.header
     return {

@@ -274,7 +274,7 @@ class Codec:
 
         That is the tile and its overlap; less, if the overlap is all that g_s can see.
         """
-        parts = [(box, box.common(row)) for _, box in grid.touching(row)]
+        parts = [(box, part) for _, box in grid.touching(row) if (part := box.common(row))]
         if not self.facts.overlap_is_all:
             return [(part, grid.grown(box)) for box, part in parts]
         margin = grid.overlap or self.facts.overlap
@@ -308,6 +308,7 @@ def _gather(latents: dict[Box, np.ndarray], seen: Box, stride: int) -> np.ndarra
     y_hat = np.empty((1, some.shape[1], whole.height, whole.width), some.dtype)
     for box, latent in latents.items():
         common = box.common(seen)
+        assert common is not None  # the latents are those of the tiles that touch it
         source = common.within(box).scaled(stride).slices()
         y_hat[(..., *common.within(seen).scaled(stride).slices())] = latent[(..., *source)]
     return y_hat

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from licodec.errors import InputError, UsageError, WeightsError
 from licodec.files import replacing
@@ -37,8 +37,9 @@ def find(info: ModelInfo, quality: float | None) -> Path:
         quality = None
     elif quality is None and len(here) == 1:
         quality = next(iter(here))
-    if quality in here:
-        return here[quality]
+    for installed, path in here.items():
+        if installed == quality:
+            return path
     known = sorted({*info.qualities, *(e.quality for e in sources.entries(info.name) if e.quality)})
     if quality is None and len(known) == 1:
         quality = known[0]
@@ -47,8 +48,8 @@ def find(info: ModelInfo, quality: float | None) -> Path:
     wanted = None if quality is None else int(quality)
     if entry := sources.published(info.name, wanted):
         return hub.fetch(entry)
-    if path := authors.for_call(info.name, wanted):
-        return path
+    if made := authors.for_call(info.name, wanted):
+        return made
     raise WeightsError(_how_to_get(info, wanted, here))
 
 
@@ -97,10 +98,10 @@ def find_fingerprint(header: Header) -> Path:
         return hub.fetch(entry)
     how = "install them, or pass them with --weights"
     try:
-        if path := _from_authors(header):
-            found.append(file.read_header(path).fingerprint.hex())
+        if made := _from_authors(header):
+            found.append(file.read_header(made).fingerprint.hex())
             if found[-1] == wanted:
-                return path
+                return made
     except WeightsError as error:
         how = str(error)
     have = f"but only {', '.join(found)} are installed" if found else "and none are installed"
@@ -135,7 +136,7 @@ def verify(model: str | None, quality: int | None) -> list[tuple[Path, str | Non
         checks += [(path, partial(file.read, path)) for path in own]
         offered = sources.offered(name, quality)
         checks += [(path, partial(hub.check, path, e)) for e in offered if (path := hub.peek(e))]
-    report = []
+    report: list[tuple[Path, str | None]] = []
     for path, check in checks:
         try:
             check()
@@ -145,16 +146,39 @@ def verify(model: str | None, quality: int | None) -> list[tuple[Path, str | Non
     return report
 
 
-def rows() -> list[dict[str, object]]:
+class _Known(TypedDict):
+    model: str
+    quality: int | None
+    status: str
+    where: str
+
+
+class _Checkpoint(TypedDict, total=False):
+    checkpoint_size: int | None
+    checkpoint_sha256: str
+
+
+_Trained = TypedDict("_Trained", {"lambda": float | None, "metric": str}, total=False)
+
+
+class Row(_Known, _Trained, _Checkpoint):
+    """A weights file that is here or could be, as `licodec weights list --json` prints it.
+
+    status: bundled, installed, cached, published or unpublished. where: it is, or how to get it.
+    lambda, metric: it was trained with. checkpoint_size, checkpoint_sha256: of the authors' file, once seen.
+    """
+
+
+def rows() -> list[Row]:
     """Every weights file there is or could be, for `licodec weights list`; imports no torch."""
-    out = []
+    out: list[Row] = []
     for name in MODELS:
         own = store.bundled(name)
         here = store.installed(name)
-        out += [{"model": name, "quality": None, "status": "bundled", "where": str(p)} for p in own]
+        out += [Row(model=name, quality=None, status="bundled", where=str(path)) for path in own]
         for quality, path in here.items():
-            row = {"model": name, "quality": quality, "status": "installed", "where": str(path)}
-            out.append(row | _checkpoint(sources.fetchable(name, quality)))
+            row = Row(model=name, quality=quality, status="installed", where=str(path))
+            out.append({**row, **_checkpoint(sources.fetchable(name, quality))})
         seen = set(here)
         for entry in sources.entries(name):
             if entry.status == "bundled" or entry.quality in seen:
@@ -167,19 +191,19 @@ def rows() -> list[dict[str, object]]:
     return out
 
 
-def _row(entry: Entry) -> dict[str, object]:
+def _row(entry: Entry) -> Row:
     if entry.status == "published":
         path = hub.peek(entry)
-        status, where = ("cached", str(path)) if path else ("published", f"{entry.repo}, {entry.size} bytes")
+        status, where = ("cached", str(path)) if path else ("published", f"{entry.pinned.repo}, {entry.size} bytes")
     elif entry.fetchable:
         status, where = "unpublished", f"licodec weights fetch-upstream {entry.label}"
     else:
         status, where = "unpublished", "the authors link no checkpoint"
-    row = {"model": entry.model, "quality": entry.quality, "status": status, "where": where}
-    return row | {"lambda": entry.rate_lambda, "metric": entry.metric} | _checkpoint(entry)
+    known = _Known(model=entry.model, quality=entry.quality, status=status, where=where)
+    return {**known, "lambda": entry.rate_lambda, "metric": entry.metric, **_checkpoint(entry)}
 
 
-def _checkpoint(entry: Entry | None) -> dict[str, object]:
+def _checkpoint(entry: Entry | None) -> _Checkpoint:
     """Size and sha256 of the authors' file: the manifest's, else those of the first download."""
     first = entry and authors.record_of(entry)
     if entry and entry.checkpoint_sha256:

@@ -9,11 +9,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from licodec.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import ImageCms, ImageFile
 
 MAX_PIXELS = 200_000_000
 MAX_SIDE = 1 << 17
@@ -136,7 +140,8 @@ def _choose_frame(image: Image.Image, frame: int | None) -> None:
 
 def _widen_transparency(image: Image.Image) -> None:
     """A PNG's transparent grey level of 2 or 4 bits as one of 8: Pillow widens the samples and leaves the level."""
-    stored = str(image.tile[0].args) if getattr(image, "tile", None) else ""
+    tiles = getattr(image, "tile", None)
+    stored = str(tiles[0].args) if tiles else ""
     if stored in ("L;2", "L;4") and isinstance(level := image.info.get("transparency"), int):
         image.info["transparency"] = level * 255 // ((1 << int(stored[2])) - 1)
 
@@ -166,15 +171,23 @@ def _to_rgb_by_profile(image: Image.Image, profile: bytes | None) -> tuple[Image
 
     try:
         if image.mode == "LAB":
-            source = ImageCms.createProfile("LAB")
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         elif profile and profile[16:20] == b"CMYK":
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         else:
             return image.convert("RGB"), ["CMYK without a profile of its own; its colours are a guess"]
-        target = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, source, target, outputMode="RGB"), []
+        return to_srgb(image, source), []
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         return image.convert("RGB"), [f"the {image.mode} profile cannot be used ({error}); its colours are a guess"]
+
+
+def to_srgb(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    """From a profile to sRGB, by LittleCMS. Raises ImageCms.PyCMSError, OSError, ValueError."""
+    from PIL import ImageCms
+
+    made = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert made is not None  # as only a change in place gives
+    return made
 
 
 def _sixteen_bit(image: Image.Image, notes: list[str]) -> np.ndarray:
@@ -190,7 +203,7 @@ def _sixteen_bit(image: Image.Image, notes: list[str]) -> np.ndarray:
     return np.clip(np.rint(values), 0, 65535).astype(np.uint16)
 
 
-def _keep_metadata(picture: Picture, info: dict, profile: bytes | None, strip: bool) -> None:
+def _keep_metadata(picture: Picture, info: dict[Any, Any], profile: bytes | None, strip: bool) -> None:
     """Profile, EXIF and XMP; a warning for colour information that has no place in a .lic."""
     if not strip:
         fits = profile and profile[16:20] != b"CMYK"
@@ -240,7 +253,7 @@ def read(
         raise InputError(f"cannot be read as a picture ({error})") from None
 
 
-def _open(source: Path | bytes) -> Image.Image:
+def _open(source: Path | bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
@@ -275,7 +288,7 @@ def _both_bytes(source: Path | bytes) -> np.ndarray:
     return halves[0] << 8 | halves[1]
 
 
-def _grey_and_alpha(image: Image.Image) -> np.ndarray:
+def _grey_and_alpha(image: ImageFile.ImageFile) -> np.ndarray:
     """uint16 [H, W, 2] of a PNG: its four bytes per pixel are read as if they were RGBA of 8 bits."""
     image._mode = "RGBA"
     image.tile = [tile._replace(args="RGBA") for tile in image.tile]
@@ -283,8 +296,8 @@ def _grey_and_alpha(image: Image.Image) -> np.ndarray:
     return np.asarray(_upright(image)).copy().view(">u2").astype(np.uint16)
 
 
-def _with_other_order(tile):
-    def swap(text: object) -> object:
+def _with_other_order(tile: ImageFile._Tile) -> ImageFile._Tile:
+    def swap(text: Any) -> Any:
         match = isinstance(text, str) and re.fullmatch(r"(.*;16)([BLN])", text)
         return match[1] + _OTHER_ORDER[match[2]] if match else text
 
@@ -292,14 +305,15 @@ def _with_other_order(tile):
     return tile._replace(args=tuple(map(swap, arguments)) if isinstance(arguments, tuple) else swap(arguments))
 
 
-def _cicp(image: Image.Image) -> bytes | None:
+def _cicp(image: ImageFile.ImageFile) -> bytes | None:
     """PNG's cICP chunk, which names the transfer curve and gamut of HDR pictures; Pillow does not know it."""
-    if image.format != "PNG" or not image.fp.seekable():
+    file = image.fp
+    if image.format != "PNG" or file is None or not file.seekable():
         return None
-    place = image.fp.tell()
-    image.fp.seek(0)
-    head = image.fp.read(4096).partition(b"IDAT")[0]
-    image.fp.seek(place)
+    place = file.tell()
+    file.seek(0)
+    head = file.read(4096).partition(b"IDAT")[0]
+    file.seek(place)
     at = head.find(b"\0\0\0\x04cICP")
     return head[at + 8 : at + 12] if at >= 0 else None
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,11 @@ from licodec.errors import InputError
 from licodec.imaging import Picture
 
 ROWS = 64  # filtered at a time
-_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 90}}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "AVIF": {"quality": 90},
+}
 _NO_ALPHA = {"JPEG", "PPM", "BMP"}
 
 
@@ -92,7 +96,7 @@ def _write_by_pillow(decoding: Decoding, format_name: str, file: BinaryIO) -> li
         image = picture.eight_bit().to_pil()
     if decoding.deep and image.mode != "I;16":
         warnings.append(f"{format_name} gets 8 of the 16 bits; PNG and PPM hold them all")
-    options: dict[str, object] = dict(_OPTIONS.get(format_name, {}))
+    options = dict(_OPTIONS.get(format_name, {}))
     for key in ("icc_profile", "exif", "xmp"):
         if image.info.get(key):
             options[key] = image.info[key]
@@ -107,7 +111,7 @@ def _write_pnm(decoding: Decoding, file: BinaryIO) -> None:
     width, height = decoding.size
     file.write(b"P%d %d %d %d\n" % (5 if decoding.grey else 6, width, height, 65535 if decoding.deep else 255))
     for strip in decoding.strips:
-        file.write(np.ascontiguousarray(strip, ">u2" if decoding.deep else np.uint8))
+        file.write(np.ascontiguousarray(strip, ">u2" if decoding.deep else np.uint8).data)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

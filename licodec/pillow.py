@@ -12,7 +12,7 @@ Opening reads the header only; pixels are decoded when they are first needed.
 
 from __future__ import annotations
 
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image, ImageFile
 
@@ -33,18 +33,19 @@ class LicImageFile(ImageFile.ImageFile):
     format_description = "licodec neural image"
 
     def _open(self) -> None:
+        assert self.fp is not None  # Pillow has just opened it
         try:
             self.lic = self.fp.read()
             facts = api.info(self.lic)
         except LicodecError as error:
             raise SyntaxError(str(error)) from None
         deep = facts["bit_depth"] == 16 and facts["channels"] == "L"
-        self._mode = "I;16" if deep else str(facts["channels"])
-        self._size = (int(facts["width"]), int(facts["height"]))
+        self._mode = "I;16" if deep else facts["channels"]
+        self._size = facts["width"], facts["height"]
         self.info["lic"] = facts
         self.tile = []
 
-    def load(self):
+    def load(self) -> Any:
         if self.lic:
             try:
                 decoded = api.decode(self.lic)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from licodec.errors import InputError, UsageError
 if TYPE_CHECKING:
     from licodec.codec import Codec, Encoded, Report
     from licodec.imaging import Picture
+
+
+class How(TypedDict, total=False):
+    """Options of `Codec.encode` that the quality does not depend on."""
+
+    report: Report
+    max_tile: int
+    effort: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def encode(
     tile: int | None = None,
     *,
     verify: bool = False,
-    **options: int | Report,
+    **options: Unpack[How],
 ) -> Found:
     """Code a picture at a quality or by a target.
 
@@ -79,9 +87,10 @@ def encode(
         used, encoded = at_least(codec, picture, target.psnr, psnr, "dB", tile, **options)
     elif target.ssimulacra2 is not None:
         used, encoded = at_least(codec, picture, target.ssimulacra2, ssimulacra2, "SSIMULACRA 2", tile, **options)
-    elif target.given():
-        most = target.size if target.bpp is None else int(target.bpp * width * height / 8)
-        used, encoded = at_most(codec, picture, most, tile, **options)
+    elif target.bpp is not None:
+        used, encoded = at_most(codec, picture, int(target.bpp * width * height / 8), tile, **options)
+    elif target.size is not None:
+        used, encoded = at_most(codec, picture, target.size, tile, **options)
     else:
         used, encoded = codec.quality(quality), codec.encode(picture, quality, tile, **options)
     if not verify:
@@ -96,7 +105,7 @@ class Axis:
     qualities: Sequence[float]
     codec: Callable[[float], Codec]
 
-    def encode(self, number: int, picture: Picture, tile: int | None, **options: int | Report) -> tuple[float, Encoded]:
+    def encode(self, number: int, picture: Picture, tile: int | None, **options: Unpack[How]) -> tuple[float, Encoded]:
         """The picture at the quality of this number, which is given too."""
         quality = self.qualities[number]
         return quality, self.codec(quality).encode(picture, quality, tile, **options)
@@ -122,7 +131,7 @@ def _axis(codec: Codec) -> Axis:
 
 
 def at_most(
-    codec: Codec, picture: Picture, size: int, tile: int | None, **options: int | Report
+    codec: Codec, picture: Picture, size: int, tile: int | None, **options: Unpack[How]
 ) -> tuple[float, Encoded]:
     """The best quality whose file has at most `size` bytes. Raises InputError if none has."""
     axis = _axis(codec)
@@ -147,7 +156,7 @@ def at_least(
     measure: Callable[[Codec, Picture, bytes], float],
     unit: str,
     tile: int | None,
-    **options: int | Report,
+    **options: Unpack[How],
 ) -> tuple[float, Encoded]:
     """The lowest quality whose decoded picture measures at least `wanted`. Raises InputError if none does."""
     axis = _axis(codec)

@@ -45,25 +45,22 @@ def compare(
     difference = np.abs(a.astype(np.int32) - b)
     value = pixel_psnr(a, b)
     eight = [imaging.Picture(p).eight_bit().pixels for p in (b, a)]
-    facts: dict[str, object] = {
-        "psnr": value if np.isfinite(value) else None,
-        **{m.replace("-", "_"): METRICS[m](*eight) for m in METRICS if m != "lpips" and available(m)},
-        "largest_difference": int(difference.max()),
-        "samples_that_differ": float((difference > 0).mean()),
-    }
+    scores = {m.replace("-", "_"): METRICS[m](*eight) for m in METRICS if m != "lpips" and available(m)}
+    largest, differ = int(difference.max()), float((difference > 0).mean())
     if out is not None:
         peak = np.iinfo(a.dtype).max
         picture = imaging.Picture(np.minimum(difference * GAIN, peak).astype(a.dtype))
         write_target(out, output.to_bytes(picture, output.format_of(Path(out))), force)
     if as_json:
-        print(json.dumps(facts))
+        psnr = {"psnr": value if np.isfinite(value) else None}
+        print(json.dumps(psnr | scores | {"largest_difference": largest, "samples_that_differ": differ}))
         return
-    print(f"PSNR                {'the pictures are equal' if facts['psnr'] is None else f'{value:.3f} dB'}")
+    print(f"PSNR                {f'{value:.3f} dB' if np.isfinite(value) else 'the pictures are equal'}")
     for name, label, digits in (("ms_ssim", "MS-SSIM", 5), ("ssimulacra2", "SSIMULACRA 2", 2)):
-        if facts.get(name) is not None:
-            print(f"{label:<19} {facts[name]:.{digits}f}")
-    print(f"largest difference  {facts['largest_difference']}")
-    print(f"samples that differ {100 * facts['samples_that_differ']:.3f} %")
+        if (score := scores.get(name)) is not None:
+            print(f"{label:<19} {score:.{digits}f}")
+    print(f"largest difference  {largest}")
+    print(f"samples that differ {100 * differ:.3f} %")
 
 
 def _pixels(path: str) -> np.ndarray:

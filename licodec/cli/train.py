@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from licodec.cli.common import Options, complete_model
 from licodec.errors import InputError, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from licodec.train.loop import Run
 
 
 def train(
@@ -125,7 +128,7 @@ def train(
 class _report:
     """Progress on a terminal, a line every 100 steps elsewhere."""
 
-    def __init__(self, run, quiet: bool) -> None:
+    def __init__(self, run: Run, quiet: bool) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -135,13 +138,13 @@ class _report:
         self.animated = sys.stderr.isatty() and not quiet
         self.mean: dict[str, float] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> _report:
         self.task = self.bar.add_task("", total=self.run.config.steps, completed=self.run.step)
         if self.animated:
             self.bar.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.animated:
             self.bar.stop()
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from licodec.cli.common import Options, complete_model
 from licodec.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from licodec.finding import Row
 
 app = typer.Typer(
     help="Get, check and publish weights.\n\nMODEL[-Q] names a model, or its weights of one quality: tcm, tcm-3.",
@@ -53,7 +56,7 @@ def list_(
     _say("manifests, in order: " + ", ".join(sources.names()))
 
 
-def _checkpoint(row: dict[str, object]) -> str:
+def _checkpoint(row: Row) -> str:
     """What was seen of the authors' file."""
     if "checkpoint_sha256" not in row:
         return ""
@@ -73,15 +76,14 @@ def pull(
 
     for text in targets:
         model, quality = finding.parse_target(text)
-        chosen = {
-            e.quality: e for e in reversed(list(sources.offered(model, quality)))
-        }  # of the first source that has a quality
+        # of the first source that has a quality
+        chosen = {e.quality: e for e in reversed(list(sources.offered(model, quality)))}
         for entry in chosen.values():
             _say(f"{entry.label}: {hub.fetch(entry)}", quiet)
         if chosen:
             continue
-        if entry := sources.fetchable(model, quality):
-            _say(f"{entry.label}: {authors.install(entry).path}", quiet)
+        if theirs := sources.fetchable(model, quality):
+            _say(f"{theirs.label}: {authors.install(theirs).path}", quiet)
             continue
         how = next((e for e in sources.entries(model) if e.fetchable), None)
         hint = f"; `licodec weights fetch-upstream {how.label}` gets the authors' checkpoint" if how else ""

@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from licodec import container, imaging
 from licodec.errors import InputError
@@ -93,7 +94,7 @@ def kind_of(head: bytes, suffix: str = "") -> str | None:
 
 def _is_dng(head: bytes) -> bool:
     """Whether the first directory of a TIFF has the tag DNGVersion."""
-    order = "little" if head[:2] == b"II" else "big"
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
     at = int.from_bytes(head[4:8], order)
     count = int.from_bytes(head[at : at + 2], order)
     tags = (head[at + 2 + 12 * i : at + 4 + 12 * i] for i in range(count))
@@ -159,4 +160,5 @@ def _bytes(path: Path) -> bytes:
 
 def _without(picture: Picture, strip: bool | Collection[str]) -> Picture:
     kinds = METADATA if strip is True else strip or ()
-    return replace(picture, **{kind: None for kind in kinds})
+    nothing: dict[str, Any] = dict.fromkeys(kinds)
+    return replace(picture, **nothing)

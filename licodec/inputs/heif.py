@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def read(data: bytes, check: Callable[[int, int], None], frame: int | None) -> P
         samples = np.asarray(image)
     except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:
         raise InputError(f"cannot be read as HEIF ({error})") from None
-    info = image.info
+    info: dict[str, Any] = image.info
     picture = picture_of(sixteen_bit(samples, info["bit_depth"]) if samples.dtype == np.uint16 else samples)
     picture.warnings += notes
     picture.icc = info.get("icc_profile") or None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,8 @@ def read(data: bytes, check: Callable[[int, int], None], frame: int | None) -> P
     if frame and not header.animated:
         raise InputError(f"has 1 frame, no frame {frame}; the first is 0")
     try:
-        with Image.open(io.BytesIO(data), formats=["JXL"]) as image:
+        with Image.open(io.BytesIO(data), formats=["JXL"]) as opened:
+            image: Any = opened  # of the plugin's class, which has `jpeg`
             if not image.jpeg:  # libjxl has turned it
                 image.info["exif"] = upright(image.info.get("exif"))
                 image.getexif().pop(imaging.ORIENTATION, None)

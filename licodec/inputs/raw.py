@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from licodec.errors import InputError
 from licodec.imaging import Picture
+
+if TYPE_CHECKING:
+    import rawpy
 
 SRGB = (2.4, 12.92)  # exponent and slope near black of its transfer curve, IEC 61966-2-1
 EXIF, GPS, MAKER_NOTE = 0x8769, 0x8825, 0x927C
@@ -34,7 +38,7 @@ def read(data: bytes, check: Callable[[int, int], None], frame: int | None) -> P
     return Picture(pixels, exif=exif)
 
 
-def _exif(data: bytes, raw: object) -> bytes | None:
+def _exif(data: bytes, raw: rawpy.RawPy) -> bytes | None:
     """What the file tells of the shot: from its own directory if it is a TIFF, else from the preview."""
     import rawpy
 
@@ -44,7 +48,7 @@ def _exif(data: bytes, raw: object) -> bytes | None:
             tags.load_from_fp(io.BytesIO(data))
         else:
             preview = raw.extract_thumb()
-            if preview.format != rawpy.ThumbFormat.JPEG:
+            if preview.format != rawpy.ThumbFormat.JPEG or not isinstance(preview.data, bytes):
                 return None
             with Image.open(io.BytesIO(preview.data)) as image:
                 tags = image.getexif()

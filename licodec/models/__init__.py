@@ -13,6 +13,7 @@ from licodec.weights import manifest
 
 if TYPE_CHECKING:
     from licodec.models.base import CompressionModel
+    from licodec.models.listing import Listed
 
 
 LARGEST = 4096  # of any size in a configuration: channels, blocks, slices
@@ -146,7 +147,7 @@ def model_info(name: str) -> ModelInfo:
 class _Callable(ModuleType):
     """`licodec.models()` lists the models, `licodec.models.MODELS` is the registry: both names are the package's."""
 
-    def __call__(self) -> list[dict[str, object]]:
+    def __call__(self) -> list[Listed]:
         """Every model with its weights, as `licodec models --json` has them."""
         from licodec.models.listing import listing
 

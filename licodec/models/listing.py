@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from licodec.weights import file, sources
 from licodec.weights.store import bundled, installed
@@ -12,12 +12,32 @@ if TYPE_CHECKING:
     from licodec.models import ModelInfo
 
 
-def listing(models: Iterable[ModelInfo]) -> list[dict[str, object]]:
+class Listed(TypedDict):
+    """A model, as `licodec models --json` prints it.
+
+    weights: bundled, installed, published or unpublished, and which. get: the command that fetches them, if one does.
+    paths: of the weights files that are here. licence: of these, else of the authors'.
+    """
+
+    model: str
+    qualities: str
+    variable_rate: bool
+    title: str
+    paper: str
+    source: str
+    parameters: int | None
+    weights: str
+    get: str | None
+    paths: list[str]
+    licence: str
+
+
+def listing(models: Iterable[ModelInfo]) -> list[Listed]:
     """Models with their weights, for `licodec models`; imports no torch."""
     return [_model_row(info) for info in models]
 
 
-def _model_row(info: ModelInfo) -> dict[str, object]:
+def _model_row(info: ModelInfo) -> Listed:
     own, here = bundled(info.name), installed(info.name)
     found = own[:1] + list(here.values())
     summary = file.read_header(found[0]) if found else None

@@ -12,6 +12,7 @@ looks for no entry points, hence the import; `iio.imread(file, plugin=LicPlugin)
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,17 +54,20 @@ class LicPlugin(PluginV3):
         chosen = codec.for_model(model, quality)
         file = self.request.get_file()
         file.write(chosen.encode(picture_of(np.asarray(ndimage)), quality).data)
-        return file.getvalue() if self.request._uri_type == URI_BYTES else None  # as imageio's own plugins do
+        if self.request._uri_type != URI_BYTES:  # as imageio's own plugins do
+            return None
+        assert isinstance(file, io.BytesIO)
+        return file.getvalue()
 
     def properties(self, index: int = 0) -> ImageProperties:
-        facts = self.metadata(index)
-        channels = len(str(facts["channels"]))
+        facts = api.info(self.data)
+        channels = len(facts["channels"])
         shape = (facts["height"], facts["width"]) + ((channels,) if channels > 1 else ())
         return ImageProperties(shape, np.dtype(f"uint{facts['bit_depth']}"), n_images=1)
 
     def metadata(self, index: int = 0, exclude_applied: bool = True) -> dict[str, Any]:
         """What `licodec info` shows."""
-        return api.info(self.data)
+        return dict(api.info(self.data))
 
 
 known_plugins["licodec"] = PluginConfig(name="licodec", class_name="LicPlugin", module_name=__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        return Path(self.coded or self.original).name
+        return Path(self.coded or self.original or "").name
 
 
 def pair(files: list[str]) -> list[Entry]:
@@ -50,7 +50,7 @@ class Gallery:
 
     def __init__(self, entries: list[Entry], device: str = "auto", weights: Path | None = None) -> None:
         self.entries, self.device, self.weights = entries, device, weights
-        self.lock = threading.Lock()  # the browser asks for everything at once; one picture is decoded at a time
+        self.worker = ThreadPoolExecutor(1)  # the browser asks for everything at once; one picture is decoded at a time
         self._decoded = functools.lru_cache(maxsize=4)(self._decode)
         self._original = functools.lru_cache(maxsize=4)(self._read)
 
@@ -60,23 +60,25 @@ class Gallery:
 
     def png(self, index: int, original: bool) -> bytes:
         """A picture of 8 bits with its profile. Raises LicodecError."""
-        from licodec import output
-
-        entry = self.entries[index]
-        with self.lock:
-            picture = self._original(entry.original) if original else self._decoded(entry.coded)
-            return output.to_bytes(picture.eight_bit(), "PNG")
+        return self.worker.submit(self._png, self.entries[index], original).result()
 
     def psnr(self, index: int) -> float | None:
         """Of the decoded picture against the original, in dB; None if they are equal. Raises LicodecError."""
+        return self.worker.submit(self._psnr, self.entries[index]).result()
+
+    def _png(self, entry: Entry, original: bool) -> bytes:
+        from licodec import output
+
+        picture = self._original(entry.original) if original else self._decoded(entry.coded)
+        return output.to_bytes(picture.eight_bit(), "PNG")
+
+    def _psnr(self, entry: Entry) -> float | None:
         from licodec.search import pixel_psnr
 
-        entry = self.entries[index]
-        with self.lock:
-            a, b = self._decoded(entry.coded).eight_bit().rgb, self._original(entry.original).eight_bit().rgb
-            if a.shape != b.shape:
-                raise UsageError(f"{entry.original} has another size than {entry.coded}; it is not its original")
-            value = pixel_psnr(a, b)
+        a, b = self._decoded(entry.coded).eight_bit().rgb, self._original(entry.original).eight_bit().rgb
+        if a.shape != b.shape:
+            raise UsageError(f"{entry.original} has another size than {entry.coded}; it is not its original")
+        value = pixel_psnr(a, b)
         return value if math.isfinite(value) else None
 
     def _facts(self, entry: Entry) -> dict[str, object]:

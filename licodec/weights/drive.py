@@ -10,13 +10,17 @@ import contextlib
 import html
 import os
 import re
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from licodec.errors import LicodecError, UsageError, WeightsError
 from licodec.weights import folders, network, sources, zoo
 from licodec.weights.manifest import Entry
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 CHECKPOINT_MAX = 8 << 30  # bytes; the largest released one has 1.5 GB
 TIMEOUT = 30.0  # seconds without an answer
@@ -95,35 +99,59 @@ def by_hand(entry: Entry, source: str) -> str:
     )
 
 
+class _Patience:
+    """What gdown asks again and again whether to give up, as it would a `threading.Event`.
+
+    It shall when no byte came for a long time: pages can lead in circles.
+    """
+
+    def __init__(self) -> None:
+        self.heard = time.monotonic()
+
+    def renew(self) -> None:
+        """A byte came, or a new attempt begins."""
+        self.heard = time.monotonic()
+
+    def is_set(self) -> bool:
+        return time.monotonic() - self.heard > PATIENCE
+
+    def wait(self, seconds: float) -> bool:
+        time.sleep(seconds)
+        return self.is_set()
+
+
 class _Transfer:
     """One download by gdown: the line that announces it, a bar on a terminal, and limits."""
 
     def __init__(self, what: str, source: str, licence: str) -> None:
         self.what, self.source, self.licence = what, source, licence
-        self.done, self.total = 0, None
-        self.bar = None
-        self.cancel = threading.Event()
-        self.alive = threading.Event()
+        self.done = 0
+        self.bar: tqdm | None = None
+        self.patience = _Patience()
 
     def run(self, where: dict[str, str], target: Path) -> None:
         """Transfer to a file. A half-way file that the server cannot go on from is thrown away."""
         import gdown
 
-        options = {
-            "output": str(target), "quiet": True, "resume": True, "use_cookies": False, "timeout": TIMEOUT,
-            "retries": RETRIES, "progress": self.progress, "cancel": self.cancel, "verify": _certificates(),
+        call: dict[str, Any] = {
+            **where, "output": str(target), "quiet": True, "resume": True, "use_cookies": False, "timeout": TIMEOUT,
+            "retries": RETRIES, "progress": self.progress, "cancel": self.patience, "verify": _certificates(),
         }  # fmt: skip
         partial = _partial(target)
         target.unlink(missing_ok=True)
-        with self._watched():
-            try:
-                gdown.download(**where, **options)
-            except gdown.exceptions.DownloadError as error:
-                if not partial or not re.search("byte range|multiple temporary", str(error)):
-                    raise
-                for path in _partial(target):
-                    path.unlink()
-                gdown.download(**where, **options)
+        self.patience.renew()
+        try:
+            gdown.download(**call)
+        except gdown.exceptions.DownloadError as error:
+            if not partial or not re.search("byte range|multiple temporary", str(error)):
+                raise
+            for path in _partial(target):
+                path.unlink()
+            gdown.download(**call)
+        finally:
+            if self.bar is not None:
+                self.bar.close()
+                self.bar = None
         if not target.exists():
             raise OSError("nothing was delivered")
 
@@ -136,33 +164,11 @@ class _Transfer:
             self.bar = _bar(total)
         if self.bar is not None:
             self.bar.update(done - self.done)
-        self.done, self.total = done, total
-        self.alive.set()
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Cancel a transfer that gets no byte for a long time: pages can lead in circles."""
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.is_set():
-                self.alive.clear()
-                if not self.alive.wait(PATIENCE) and not over.is_set():
-                    self.cancel.set()
-                    return
-
-        threading.Thread(target=watch, daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
-            self.alive.set()
-            if self.bar is not None:
-                self.bar.close()
-                self.bar = None
+        self.done = done
+        self.patience.renew()
 
 
-def _bar(total: int | None):
+def _bar(total: int | None) -> tqdm:
     """A bar of bytes on a terminal, as the Hub's client shows."""
     from tqdm import tqdm
 

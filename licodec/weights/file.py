@@ -110,11 +110,11 @@ def save(
     for name, table in tables.items():
         for part in ("minima", "lengths", "frequencies"):
             tensors[f"tables.{name}.{part}"] = torch.from_numpy(getattr(table, part))
-    name = fingerprint({key: tensor.numpy() for key, tensor in tensors.items()})
+    mark = fingerprint({key: tensor.numpy() for key, tensor in tensors.items()})
     with beside(path) as temporary:
-        save_file(tensors, temporary, metadata.to_strings(name))
+        save_file(tensors, temporary, metadata.to_strings(mark))
         temporary.chmod(0o644)  # safetensors keeps it to its owner
-    return name
+    return mark
 
 
 @dataclass(frozen=True)

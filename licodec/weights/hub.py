@@ -26,7 +26,8 @@ def peek(entry: Entry) -> Path | None:
     """Where the Hub's cache has the file of a published entry, unchecked; asks no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(entry.repo, entry.file, revision=entry.commit)
+    wanted = entry.pinned
+    path = try_to_load_from_cache(wanted.repo, wanted.file, revision=wanted.commit)
     return Path(path) if isinstance(path, str) else None
 
 
@@ -43,29 +44,29 @@ def fetch(entry: Entry) -> Path:
     """
     if path := cached(entry):
         return path
-    what = f"{entry.repo}/{entry.file} at {entry.commit[:12]}"
+    wanted = entry.pinned
+    what = f"{wanted} at {wanted.commit[:12]}"
     if switch := network.forbidden():
         raise WeightsError(f"{what}: not in the cache, and {switch} forbids to download it")
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     with clear_errors(what):
-        offered = get_hf_file_metadata(hf_hub_url(entry.repo, entry.file, revision=entry.commit))
+        offered = get_hf_file_metadata(hf_hub_url(wanted.repo, wanted.file, revision=wanted.commit))
         if offered.size != entry.size:
             raise WeightsError(
-                f"{entry.repo}/{entry.file}: the Hub offers {offered.size} bytes, the manifest says {entry.size}; "
-                "not downloaded"
+                f"{wanted}: the Hub offers {offered.size} bytes, the manifest says {entry.size}; not downloaded"
             )
         _announce(entry)
-        path = hf_hub_download(entry.repo, entry.file, revision=entry.commit)
-    return _verified(Path(path), entry)
+        fetched = hf_hub_download(wanted.repo, wanted.file, revision=wanted.commit)
+    return _verified(Path(fetched), entry)
 
 
 def _announce(entry: Entry) -> None:
     if network.is_quiet():
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
-    network.announce(entry.label, f"the Hub, {entry.repo}/{entry.file}", entry.size, licence_of(entry))
+    network.announce(entry.label, f"the Hub, {entry.pinned}", entry.size, licence_of(entry))
 
 
 def drop(path: Path) -> int:

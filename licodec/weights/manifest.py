@@ -45,6 +45,18 @@ PATTERNS = {
 
 
 @dataclass(frozen=True)
+class Pinned:
+    """A file of the Hub, in the version of one commit."""
+
+    repo: str
+    file: str
+    commit: str
+
+    def __str__(self) -> str:
+        return f"{self.repo}/{self.file}"
+
+
+@dataclass(frozen=True)
 class Entry:
     """One weights file, or the checkpoint it would be made of.
 
@@ -88,6 +100,13 @@ class Entry:
     kodak: Mapping[str, float] | None = None
     measured: Mapping[str, object] | None = None
     note: str | None = None
+
+    @property
+    def pinned(self) -> Pinned:
+        """Where the Hub has it. Raises ValueError for entries that are not published."""
+        if self.repo is None or self.file is None or self.commit is None:
+            raise ValueError(f"{self.label} is not on the Hub")
+        return Pinned(self.repo, self.file, self.commit)
 
     @property
     def label(self) -> str:

@@ -49,7 +49,7 @@ def prepare(path: Path, licence: str | None, report: Path | None) -> Upload:
         model=metadata.model,
         status="published",
         quality=metadata.quality,
-        rate_lambda=float(rate_lambda) if rate_lambda else known and known.rate_lambda,
+        rate_lambda=float(rate_lambda) if rate_lambda else (known.rate_lambda if known else None),
         metric=metadata.notes.get("metric") or (known.metric if known else "mse"),
         file=path.name,
         size=path.stat().st_size,
@@ -58,7 +58,7 @@ def prepare(path: Path, licence: str | None, report: Path | None) -> Upload:
         licence=licence,
         checkpoint=metadata.notes.get("source_file"),
         checkpoint_sha256=metadata.notes.get("source_sha256"),
-        kodak=known and known.kodak,
+        kodak=known.kodak if known else None,
         measured=_measured(report, fingerprint) if report else None,
     )
     return Upload(path, entry)
@@ -93,7 +93,7 @@ def publish(uploads: list[Upload], repo: str, private: bool = False) -> list[Ent
     api = HfApi()
     with hub.clear_errors(repo):
         api.create_repo(repo, private=private, exist_ok=True)
-        files = [CommitOperationAdd(u.entry.file, str(u.path)) for u in uploads]
+        files = [CommitOperationAdd(u.path.name, str(u.path)) for u in uploads]
         commit = api.create_commit(repo, files, commit_message=f"Add {', '.join(u.entry.label for u in uploads)}")
         entries = [replace(u.entry, repo=repo, commit=commit.oid) for u in uploads]
         earlier = hub.read_manifest(repo) if api.file_exists(repo, manifest.NAME) else "schema = 1"

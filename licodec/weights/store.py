@@ -50,5 +50,4 @@ def remove(model: str, quality: int | None) -> list[tuple[Path, int]]:
         if quality in (None, q):
             gone.append((path, path.stat().st_size))
             path.unlink()
-    gone += [(path, hub.drop(path)) for e in sources.offered(model, quality) if (path := hub.peek(e))]
-    return gone
+    return gone + [(cached, hub.drop(cached)) for e in sources.offered(model, quality) if (cached := hub.peek(e))]
