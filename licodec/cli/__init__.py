@@ -5,18 +5,60 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import itertools
 import os
 import sys
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 
+# What `--help` lists, in its order: where the function of each command is, or the app of a group of commands.
+COMMANDS = {
+    "encode": "encode:encode",
+    "decode": "decode:decode",
+    "verify": "verify:verify",
+    "info": "info:info",
+    "models": "models:models",
+    "compare": "compare:compare",
+    "bench": "bench:bench",
+    "thumbnail": "thumbnail:thumbnail",
+    "view": "view:view",
+    "train": "train:train",
+    "convert-upstream": "convert:convert_upstream",
+    "convert": "convert:convert_upstream",
+    "desktop": "desktop:app",
+    "weights": "weights:app",
+}
+HELP = {"convert": "The same as convert-upstream."}  # in place of the function's own
+
+
+class _Commands(TyperGroup):
+    """The commands; each is imported and built when it is asked for, since building all takes longer than `info`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        found = getattr(importlib.import_module(f"licodec.cli.{module}"), name)
+        alone = typer.Typer(rich_markup_mode="rich")
+        if isinstance(found, typer.Typer):
+            alone.add_typer(found, name=cmd_name)
+        else:
+            alone.command(cmd_name, cls=_Command, help=HELP.get(cmd_name))(found)
+        return get_group(alone).commands[cmd_name]
+
+
 app = typer.Typer(
     name="licodec",
+    cls=_Commands,
     help="Compress photographs with neural networks.\n\n"
     "licodec encode photo.png  writes photo.lic;  licodec decode photo.lic  writes photo.png.",
     no_args_is_help=True,
@@ -72,36 +114,6 @@ def _with_bare_strip(arguments: list[str]) -> list[str]:
     return out
 
 
-def _register() -> None:
-    from licodec.cli import (
-        bench,
-        compare,
-        convert,
-        decode,
-        desktop,
-        encode,
-        info,
-        models,
-        thumbnail,
-        train,
-        verify,
-        view,
-        weights,
-    )
-
-    for function in (
-        encode.encode, decode.decode, verify.verify, info.info, models.models, compare.compare, bench.bench,
-        thumbnail.thumbnail, view.view, train.train, convert.convert_upstream,
-    ):  # fmt: skip
-        app.command(function.__name__.replace("_", "-"), cls=_Command)(function)
-    app.command("convert", help="The same as convert-upstream.", cls=_Command)(convert.convert_upstream)
-    app.add_typer(desktop.app, name="desktop")
-    app.add_typer(weights.app, name="weights")
-
-
-_register()
-
-
 def _tune_process() -> None:
     """What makes this process fast; before torch and numpy are imported. A library must not do this to its host."""
     # torch's threads spin while they wait for each other; beside another busy program
@@ -121,7 +133,10 @@ def _misused(error: Any) -> int:
     if type(error).__name__ != "NoArgsIsHelpError":  # that has shown the help
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "licodec"
-        print(f"licodec: {' '.join(error.format_message().split())} (see {command} --help)", file=sys.stderr)
+        message = error.format_message()
+        if type(error).__name__ == "MissingParameter":  # typer's versions name it differently
+            message = f"Missing {error.param.param_type_name} {error.param.name!r}."
+        print(f"licodec: {' '.join(message.split())} (see {command} --help)", file=sys.stderr)
     return error.exit_code
 
 

@@ -25,8 +25,6 @@ class ModelInfo:
 
     Attributes:
         target: "module:Class" of the model; the module has `Class` and `ClassConfig`.
-        facts: what the package's manifest says of it.
-        qualities: the qualities there are or may be weights for.
         parameters: at the published size, entropy models included.
         variable_rate: one weights file serves all qualities and any value between.
     """
@@ -34,10 +32,20 @@ class ModelInfo:
     name: str
     target: str
     title: str
-    facts: manifest.Model
-    qualities: tuple[int, ...]
     parameters: int | None = None
     variable_rate: bool = False
+
+    @property
+    def facts(self) -> manifest.Model:
+        """What the package's manifest says of it; read when first asked for, `lite` codes without."""
+        return manifest.package().models[self.name]
+
+    @property
+    def qualities(self) -> tuple[int, ...]:
+        """The qualities there are or may be weights for."""
+        if self.variable_rate:
+            return tuple(range(1, 11 if self.name == LITE else 9))
+        return tuple(sorted(entry.quality for entry in self.facts.weights if entry.quality))
 
     @property
     def paper(self) -> str:
@@ -122,14 +130,7 @@ _MODELS = {
 
 def _info(name: str) -> ModelInfo:
     target, title, parameters = _MODELS[name]
-    facts = manifest.package().models[name]
-    target = f"licodec.models.{target}"
-    if name.endswith("-vbr"):
-        return ModelInfo(name, target, title, facts, tuple(range(1, 9)), parameters, variable_rate=True)
-    if name == LITE:
-        return ModelInfo(name, target, title, facts, tuple(range(1, 11)), parameters, variable_rate=True)
-    qualities = tuple(sorted(entry.quality for entry in facts.weights if entry.quality))
-    return ModelInfo(name, target, title, facts, qualities, parameters)
+    return ModelInfo(name, f"licodec.models.{target}", title, parameters, name == LITE or name.endswith("-vbr"))
 
 
 DEFAULT = LITE
