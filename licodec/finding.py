@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypedDict
 from licodec.errors import InputError, UsageError, WeightsError
 from licodec.files import replacing
 from licodec.models import MODELS, ModelInfo, model_info
-from licodec.upstream import authors
 from licodec.weights import file, hub, network, sources, store
 from licodec.weights.manifest import Entry
 
@@ -48,6 +47,8 @@ def find(info: ModelInfo, quality: float | None) -> Path:
     wanted = None if quality is None else int(quality)
     if entry := sources.published(info.name, wanted):
         return hub.fetch(entry)
+    from licodec.upstream import authors
+
     if made := authors.for_call(info.name, wanted):
         return made
     raise WeightsError(_how_to_get(info, wanted, here))
@@ -113,6 +114,8 @@ def _from_authors(header: Header) -> Path | None:
     info = MODELS.get(header.model)
     if info is None or store.bundled(info.name):
         return None
+    from licodec.upstream import authors
+
     quality = None if info.variable_rate else int(header.quality)
     return None if quality in store.installed(info.name) else authors.for_call(info.name, quality)
 
@@ -205,6 +208,8 @@ def _row(entry: Entry) -> Row:
 
 def _checkpoint(entry: Entry | None) -> _Checkpoint:
     """Size and sha256 of the authors' file: the manifest's, else those of the first download."""
+    from licodec.upstream import authors
+
     first = entry and authors.record_of(entry)
     if entry and entry.checkpoint_sha256:
         return {"checkpoint_size": entry.checkpoint_size, "checkpoint_sha256": entry.checkpoint_sha256}

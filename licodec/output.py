@@ -136,7 +136,8 @@ def _write_png(decoding: Decoding, file: BinaryIO) -> None:
         file.write(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
     channels = (1 if decoding.grey else 3) + (alpha is not None)
     step = channels * (2 if decoding.deep else 1)
-    deflate = zlib.compressobj(4, strategy=zlib.Z_FILTERED)  # a third of the time of 6 for 2 % more bytes
+    # made for PNG: on decoded photographs a third of the time of level 4 of Z_FILTERED, and 4 % fewer to 2 % more bytes
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     above = np.zeros(width * step, np.uint8)
     top = 0
     for strip in decoding.strips:

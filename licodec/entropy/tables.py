@@ -62,14 +62,9 @@ class Tables:
         start = int(self.starts()[index])
         return self.frequencies[start : start + int(self.lengths[index])]
 
-    def bits(self, symbols: np.ndarray, rows: np.ndarray) -> float:
-        """Ideal code length in bits of `symbols` under `rows`; escaped values count their bits too."""
-        entry = symbols.astype(np.int64) - self.minima[rows]
-        escape = self.lengths[rows] - 1
-        escaped = (entry < 0) | (entry >= escape)
-        entry = np.where(escaped, escape, entry)
-        frequency = self.frequencies[self.starts()[rows] + entry]
-        return float((PRECISION - np.log2(frequency)).sum() + escape_bits(symbols, rows, self))
+    def costs(self, index: int) -> np.ndarray:
+        """Ideal code length in bits of one row's entries, float64."""
+        return PRECISION - np.log2(self.row(index))
 
     @classmethod
     def from_masses(cls, minima: np.ndarray, masses: list[np.ndarray]) -> Tables:
@@ -120,20 +115,17 @@ def gaussian_tables(scales: np.ndarray = SCALES) -> Tables:
     return Tables.from_masses(np.array(minima), masses)
 
 
-def escape_values(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
-    """Where symbols lie outside their rows (bool [n]), and those folded to integers >= 0 (int64).
+def fold_escapes(entries: np.ndarray, escape: int) -> np.ndarray:
+    """Entries outside a row whose last entry, the escape, is `escape`, as integers >= 0, int64.
 
     Values above a row become even numbers, values below it odd ones.
     """
-    entry = symbols.astype(np.int64) - tables.minima[rows]
-    escaped = (entry < 0) | (entry >= tables.lengths[rows] - 1)
-    entry = entry[escaped]
-    above = entry - (tables.lengths[rows[escaped]] - 1)
-    return escaped, np.where(entry < 0, -2 * entry - 1, 2 * above)
+    entries = entries.astype(np.int64)
+    return np.where(entries < 0, -2 * entries - 1, 2 * (entries - escape))
 
 
 def unfold_escapes(folded: np.ndarray, rows: np.ndarray, tables: Tables) -> np.ndarray:
-    """The inverse of the folding in `escape_values`, int64."""
+    """The values that `fold_escapes` folded, int64, given the row of each."""
     half = folded >> 1
     above = tables.minima[rows] + tables.lengths[rows] - 1 + half
     return np.where(folded & 1, tables.minima[rows].astype(np.int64) - half - 1, above)
@@ -142,9 +134,3 @@ def unfold_escapes(folded: np.ndarray, rows: np.ndarray, tables: Tables) -> np.n
 def nibble_counts(folded: np.ndarray) -> np.ndarray:
     """Hexadecimal digits that each folded value needs, 0 for zero, int32."""
     return np.ceil(np.log2(folded.astype(np.float64) + 1) / 4).astype(np.int32)
-
-
-def escape_bits(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> float:
-    """Bits that the escaped values cost beside their escape symbols."""
-    _, folded = escape_values(symbols, rows, tables)
-    return float(4 * (1 + nibble_counts(folded)).sum())

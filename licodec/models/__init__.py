@@ -9,11 +9,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from licodec.errors import UsageError
-from licodec.weights import manifest
 
 if TYPE_CHECKING:
     from licodec.models.base import CompressionModel
     from licodec.models.listing import Listed
+    from licodec.weights import manifest
 
 
 LARGEST = 4096  # of any size in a configuration: channels, blocks, slices
@@ -38,6 +38,8 @@ class ModelInfo:
     @property
     def facts(self) -> manifest.Model:
         """What the package's manifest says of it; read when first asked for, `lite` codes without."""
+        from licodec.weights import manifest
+
         return manifest.package().models[self.name]
 
     @property
