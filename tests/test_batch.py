@@ -100,7 +100,7 @@ def test_a_killed_run_is_tidied_up_by_the_next(tmp_path):
     """A process is killed while it writes; its file and its lock stay, and go with --resume."""
     source, out = photos(tmp_path / "in", 2), tmp_path / "out"
     script = (
-        "import os, sys; from pathlib import Path; from licodec.batch import tasks; from licodec.batch.places import of\n"
+        "import os, sys; from licodec.batch import tasks; from licodec.batch.places import of\n"
         "target = of(sys.argv[1])\n"
         "with tasks.claimed(target), target.writing(False) as file:\n"
         "    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)\n"
