@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -269,6 +270,64 @@ def test_an_archive_in_s3_survives_kills_and_equals_a_local_run(s3, tmp_path):
     assert last["total"]["files"] == count and last["total"]["skipped"] == done
     assert licodec("verify", "s3://photos/out", "--fast", "--quiet", env=s3).returncode == 0
     assert licodec("decode", "s3://photos/out/0000.lic", "-o", tmp_path / "x.png", env=s3).returncode == 0
+
+
+def test_the_benchmark_of_urls_is_that_of_files(s3, tmp_path):
+    """Pictures and report in S3 by two processes, and files by one: the same bits. A second run adds nothing."""
+    pytest.importorskip("bjontegaard")
+    fs = bucket("bench")
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "deep/b.png", "c.png")):
+        (tmp_path / "in" / name).write_bytes(picture(number, 120, 90) if name != "c.png" else b"no picture")
+        fs.pipe_file(f"bench/in/{name}", (tmp_path / "in" / name).read_bytes())
+    common = ("-q", "3,6", "--against", "jpeg", "--metrics", "psnr", "--crops", 2, "-j", 1)
+    there = licodec("bench", "s3://bench/in/", "-o", "s3://bench/report", "--jobs", 2, *common, env=s3)
+    here = licodec("bench", tmp_path / "in", "-o", tmp_path / "report", *common)
+    assert there.returncode == here.returncode == 1
+    assert there.stderr.splitlines() == [
+        b"licodec: s3://bench/in/c.png: not a picture that Pillow can read", b"report: s3://bench/report/index.html"
+    ]  # fmt: skip
+    assert b"easured 2 side by side" in there.stdout and b"side by side" not in here.stdout
+    files = {name.removeprefix("bench/report/"): fs.cat_file(name) for name in fs.find("bench/report")}
+    assert set(files) == {path.name for path in (tmp_path / "report").iterdir()} and len(files) == 8
+    ours, theirs = json.loads((tmp_path / "report/results.json").read_text()), json.loads(files["results.json"])
+    same = ("image", "codec", "setting", "key", "bytes", "psnr")
+    rows = [[tuple(row[name] for name in same) for row in document["results"]] for document in (ours, theirs)]
+    assert rows[0] == rows[1] and len(rows[0]) == 2 * (2 + 11) and rows[0][1][0] == "deep/b.png"
+    assert {row["side_by_side"] for row in theirs["results"]} == {2}
+    assert "measured 2 side by side" in files["index.html"].decode().lower()
+    pages = [re.findall(r'application/json">(.*?)</script>', text) for text in
+             (files["index.html"].decode(), (tmp_path / "report/index.html").read_text())]  # fmt: skip
+    assert pages[0] == pages[1] and len(pages[0]) == 2
+    fs.pipe_file("bench/report/results.jsonl", files["results.jsonl"][:-9])  # cut by a kill
+    again = licodec("bench", "s3://bench/in/", "-o", "s3://bench/report", *common, env=s3)
+    assert again.returncode == 1
+    lines = fs.cat_file("bench/report/results.jsonl").splitlines()
+    assert lines[:-2] == files["results.jsonl"].splitlines()[:-1] and json.loads(lines[-1])["side_by_side"] == 1
+    assert b"Some of it was measured 2 side by side" in again.stdout
+
+
+@pytest.mark.parametrize(
+    "inputs, out, word",
+    [
+        ("zip://::{0}/p.zip", "https://127.0.0.1:9/report", "reached|written"),
+        ("zip://::{0}/p.zip", "zip://r::{0}/q.zip", "cannot be written to"),
+        ("{0}/none", "{0}/r", "no such file or folder"),
+        ("{0}/empty", "{0}/r", "no pictures found"),
+        ("-", "{0}/r", "standard input"),
+        ("{0}/p.zip", "-", "name one with -o"),
+    ],
+)
+def test_what_the_benchmark_cannot_do_is_said_before_it_begins(tmp_path, inputs, out, word):
+    pytest.importorskip("bjontegaard")
+    (tmp_path / "empty").mkdir()
+    for name in ("p.zip", "q.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("a.png", picture())
+    result = licodec("bench", inputs.format(tmp_path), "-o", out.format(tmp_path), "--metrics", "psnr", "-q", 3)
+    said = result.stderr.decode()
+    assert result.returncode in (1, 2) and said.count("\n") == 1 and re.search(word, said), said
+    assert not (tmp_path / "r").exists()
 
 
 def test_listing_is_streamed(s3):

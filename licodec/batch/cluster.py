@@ -121,9 +121,11 @@ def _shared(ray: Any, task: Task, jobs: Iterator[Job], count: int | None, caps: 
     gpu = task.device.startswith("cuda")
     share = {"num_cpus": 0 if gpu else threads, "num_gpus": int(gpu)}
     there = ray.cluster_resources().get("GPU" if gpu else "CPU", 1)
+    count = count or max(1, int(there // (1 if gpu else threads)))
     head, jobs = first_of(jobs, 1)
-    state = _State(replace(task, threads=threads), caps, share, head[0] if head else None)
-    for _ in range(count or max(1, int(there // (1 if gpu else threads)))):
+    task = replace(task, threads=threads, side_by_side=count)
+    state = _State(task, caps, share, head[0] if head else None)
+    for _ in range(count):
         state.start()
     yield from _loop(ray, state, jobs)
 

@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 TOO_LARGE = "needs more memory than --max-memory allows"
+Doing = Callable[[Iterator[Job]], Generator[Outcome, None, None]]
 LIVES = 2  # processes that may die of a job before it counts as failed
 PATIENCE = 3.0  # seconds a process has to clean up when it is told to end
 
@@ -167,6 +168,7 @@ class Pool:
         self.workers: list[_Worker] = []
         self.deaths: dict[Job, int] = {}
         self.again: list[Job] = []
+        self.task = replace(self.task, side_by_side=self.count)
         head, source = first_of(jobs, 1)
         self.first = head[0] if head else None
         self.more = True

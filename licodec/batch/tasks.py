@@ -48,6 +48,7 @@ class Task:
         threads: of the CPU, for each process; 0 for one per core.
         precision: of g_a and g_s, see `runtime.open_model`.
         resume: leave out what is done, and what another process is at.
+        side_by_side: how many processes do the jobs; whoever starts them says so.
     """
 
     weights: Path | None = None
@@ -57,6 +58,7 @@ class Task:
     force: bool = False
     resume: bool = False
     precision: str = "float32"
+    side_by_side: int = field(default=1, kw_only=True)
 
     label = ""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from licodec.bench import bd, table
 from licodec.bench.codecs import Measured
 from licodec.bench.points import PSNR_MOST, Point, image_curve
 from licodec.bench.report import Report
-from licodec.bench.run import Pictures, Result
+from licodec.bench.run import Result
 from licodec.errors import LicodecError
 from licodec.search import pixel_psnr
 
@@ -81,48 +81,47 @@ def ends(ranked: list, count: int) -> list:
     return order
 
 
-def compare(
-    pictures: Pictures,
+def side_by_side(
+    pixels: np.ndarray,
     codecs: list[Measured],
-    results: list[Result],
-    first: str,
-    anchor: str,
-    count: int,
-    report: Callable[[str], None],
-) -> Iterator[Comparison]:
-    """Code the worst and best pictures again, all codecs at the rate of the first, and cut out where they err most."""
-    paths = {pictures.name(path): path for path in pictures.paths}
+    image: str,
+    rate: float,
+    gain: float | None,
+    rates: list[tuple[str, float, float]],
+) -> Comparison:
+    """A picture, uint8 [H, W, 3], through all codecs at about one rate, cut out where they err most.
+
+    Args:
+        rate: in bits per pixel.
+        rates: codec, setting and bits per pixel of what was measured of this picture.
+    """
     groups: dict[str, list[Measured]] = {}
     for codec in codecs:
         groups.setdefault(codec.name, []).append(codec)
-    for image, rate, gain in ends(rank(results, first, anchor), count):
-        report(image)
-        pixels = pictures.pixels(paths[image])
-        versions = {}
-        for name, group in groups.items():
-            try:
-                versions[name] = _near(group, pixels, rate, results, image)
-            except LicodecError:
-                continue  # this codec failed on this picture, and the run has said so
-        place = _worst_place(pixels, [decoded for _, _, decoded in versions.values()])
-        shots = [Shot("original", _data_uri(_cut(pixels, place)))]
-        for name, (setting, size, decoded) in versions.items():
-            bpp = 8 * size / (pixels.shape[0] * pixels.shape[1])
-            psnr = min(pixel_psnr(decoded, pixels), PSNR_MOST)
-            shots.append(Shot(name, _data_uri(_cut(decoded, place)), setting, bpp, psnr))
-        yield Comparison(image, place, gain, rate, shots)
+    versions = {}
+    for name, group in groups.items():
+        with contextlib.suppress(LicodecError):  # this codec failed on this picture, and the run has said so
+            versions[name] = _near(
+                group, pixels, rate, {setting: bpp for codec, setting, bpp in rates if codec == name}
+            )
+    place = _worst_place(pixels, [decoded for _, _, decoded in versions.values()])
+    shots = [Shot("original", _data_uri(_cut(pixels, place)))]
+    for name, (setting, size, decoded) in versions.items():
+        bpp = 8 * size / (pixels.shape[0] * pixels.shape[1])
+        psnr = min(pixel_psnr(decoded, pixels), PSNR_MOST)
+        shots.append(Shot(name, _data_uri(_cut(decoded, place)), setting, bpp, psnr))
+    return Comparison(image, place, gain, rate, shots)
 
 
 def _near(
-    group: list[Measured], pixels: np.ndarray, rate: float, results: list[Result], image: str
+    group: list[Measured], pixels: np.ndarray, rate: float, rates: dict[float, float]
 ) -> tuple[float, int, np.ndarray]:
-    """Setting, size and decoded picture of a codec as close to a rate as it gets."""
+    """Setting, size and decoded picture of a codec as close to a rate as it gets; `rates` has those of its settings."""
     size = int(rate * pixels.shape[0] * pixels.shape[1] / 8)
     finer = group[0].near(pixels, size)
     if finer is not None:
         setting, data = finer
         return setting, len(data), group[0].decode(data)
-    rates = {r.setting: r.bpp for r in results if (r.codec, r.image) == (group[0].name, image)}
     codec = min(group, key=lambda c: abs(rates.get(c.setting, np.inf) - rate))
     data, _ = codec.encode(pixels)
     return codec.setting, len(data), codec.decode(data)

@@ -13,7 +13,7 @@ from licodec.bench import bd, table
 from licodec.bench.points import Point, averages, curve
 from licodec.bench.run import Result, environment
 
-SCHEMA = 3
+SCHEMA = 4
 KODAK = (24, {(768, 512), (512, 768)})  # its pictures and their sizes
 
 
@@ -53,13 +53,28 @@ class Report:
         """What the tables hold, and on which machine, in two sentences."""
         count = len({r.image for r in self.results})
         within = "" if self.over is None else f", within those of {self.over}"
-        machine = self.environment
         return (
             f"BD-rates at equal quality over the qualities that both reach{within}, of the curves averaged over "
             f"{count} picture{'' if count == 1 else 's'}: negative is smaller files. Seconds to encode and decode "
-            f"a picture: means over the settings, {machine['threads']} thread{'' if machine['threads'] == 1 else 's'} "
-            f"of {machine['processor']}."
+            f"a picture: means over the settings, {self._machines}.{self.beside}"
         )
+
+    @property
+    def _machines(self) -> str:
+        """How many threads of what; results of several runs and of clusters can be of several."""
+        threads = sorted({r.threads or int(str(self.environment["threads"])) for r in self.results})
+        names = sorted({r.processor or str(self.environment["processor"]) for r in self.results})
+        return f"{' or '.join(map(str, threads))} thread{'' if threads == [1] else 's'} of {', '.join(names)}"
+
+    @property
+    def beside(self) -> str:
+        """A sentence on measurements that disturbed each other, if there were any."""
+        most = max((r.side_by_side for r in self.results), default=1)
+        if most == 1:
+            return ""
+        whole = all(r.side_by_side == most for r in self.results)
+        what = "Measured" if whole else "Some of it was measured"
+        return f" {what} {most} side by side: the seconds are longer than those of one alone; all else is the same."
 
     def document(self) -> dict[str, object]:
         """What results.json holds; its schema: the dataclasses of `run`, `points`, `bd` and `table`.

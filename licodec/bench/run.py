@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import functools
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from licodec import inputs
+from licodec.batch.jobs import Job
+from licodec.batch.place import Place
 from licodec.bench.codecs import Measured
 from licodec.bench.memory import PeakMemory
 from licodec.bench.metrics import METRICS
+from licodec.bench.pictures import digest
 from licodec.errors import LicodecError, UsageError
 from licodec.search import pixel_psnr
 
-RESULTS = "results.jsonl"
+if TYPE_CHECKING:
+    from licodec.batch.run import Doing
+    from licodec.bench.folder import Kept
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Result:
         estimated_bits: what an ideal coder would need with the model's probabilities; None of rivals.
         encode_memory, decode_memory: peaks in bytes, beyond what was loaded before; see `PeakMemory`.
         metrics: those that were asked for.
+        side_by_side: how many processes measured at the same time; beyond 1 the seconds are longer than they need be.
+        threads, processor: of the process that measured; None of results from before they were noted.
     """
 
     key: str
@@ -60,6 +65,29 @@ class Result:
     encode_memory: int | None = None
     decode_memory: int | None = None
     metrics: tuple[str, ...] = ()
+    side_by_side: int = 1
+    threads: int | None = None
+    processor: str | None = None
+
+
+@dataclass(frozen=True)
+class Point(Job):
+    """One picture to measure with one codec.
+
+    Attributes:
+        index: the codec's.
+        name: the picture's.
+        key: of the result.
+    """
+
+    index: int = 0
+    name: str = ""
+    key: str = ""
+
+
+def key_of(digest: str, codec: Measured) -> str:
+    """What tells a result from all others."""
+    return f"{digest} {codec.name} {codec.setting:g} {codec.identity}"
 
 
 def measure(
@@ -92,95 +120,72 @@ def measure(
     )  # fmt: skip
 
 
-def load_results(folder: Path) -> dict[str, Result]:
-    """What an earlier run measured, by key. A half line at the end, left by a kill, is ignored."""
-    results = {}
-    with contextlib.suppress(FileNotFoundError), open(folder / RESULTS) as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                result = Result(**(row | {"metrics": tuple(row.get("metrics", ()))}))
-            except (ValueError, TypeError, AttributeError):
-                continue
-            results[result.key] = result
-    return results
-
-
-class Pictures:
-    """Pictures of a folder, one in memory at a time."""
-
-    def __init__(self, paths: list[Path], root: Path | None = None) -> None:
-        self.paths, self.root = paths, root
-        self.digests: dict[Path, str] = {}
-        self.loaded: tuple[Path, np.ndarray] | None = None
-
-    def pixels(self, path: Path) -> np.ndarray:
-        """uint8 [H, W, 3]. Raises LicodecError."""
-        if self.loaded is None or self.loaded[0] != path:
-            self.loaded = (path, inputs.read(path).eight_bit().rgb)
-        return self.loaded[1]
-
-    def digest(self, path: Path) -> str:
-        """Of the pixels, read once."""
-        if path not in self.digests:
-            self.digests[path] = hashlib.sha256(self.pixels(path).tobytes()).hexdigest()[:16]
-        return self.digests[path]
-
-    def name(self, path: Path) -> str:
-        """Its place below the folder."""
-        return path.relative_to(self.root).as_posix() if self.root else path.name
-
-
 def run(
-    pictures: Pictures,
-    codecs: Iterable[Measured],
-    folder: Path,
-    repeat: int,
+    pictures: dict[str, Place],
+    codecs: Sequence[Measured],
+    kept: Kept,
     metrics: list[str],
+    do: Doing,
     report: Callable[[Result], None],
-    complain: Callable[[Path, str], None],
-    cuda: bool = False,
-) -> Iterator[Result]:
-    """Measure what has not been measured yet; yields all results that belong to this call.
+    complain: Callable[[str, str], None],
+) -> list[Result]:
+    """Measure what has not been measured yet; gives all results that belong to this call, by codec.
 
-    A picture that cannot be read or coded is reported to `complain` and left out.
+    A picture that cannot be read or coded is reported to `complain`, once, and left out.
+
+    Args:
+        pictures: by their names.
+        do: does jobs of `tasks.Measure`.
+        report: told each result as it comes.
+
+    Raises:
+        UsageError: something that no other picture would change.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    known = load_results(folder)
-    bad: set[Path] = set()
-    with open(folder / RESULTS, "a+b") as file:
-        _end_line(file)
-        for codec in codecs:
-            warm = False
-            for path in pictures.paths:
-                if path in bad:
+    bad: set[str] = set()
+    found: dict[tuple[int, str], Result] = {}
+
+    def spoil(name: str, error: LicodecError) -> None:
+        if isinstance(error, UsageError):
+            raise error
+        if name not in bad:
+            bad.add(name)
+            complain(name, " ".join(str(error).split()))
+
+    def take(index: int, name: str, result: Result) -> None:
+        found[index, name] = replace(result, image=name)  # it may have been renamed since
+        report(found[index, name])
+
+    def jobs() -> Iterator[Job]:
+        digests: dict[str, str] = {}
+        for index, codec in enumerate(codecs):
+            for name, place in pictures.items():
+                if name in bad:
                     continue
                 try:
-                    key = f"{pictures.digest(path)} {codec.name} {codec.setting:g} {codec.identity}"
-                    if key not in known or not set(metrics) <= set(known[key].metrics):
-                        pixels = pictures.pixels(path)
-                        if not warm:
-                            codec.decode(codec.encode(pixels)[0])  # the first call of a codec is slower
-                        warm = True
-                        known[key] = measure(pixels, pictures.name(path), key, codec, repeat, metrics, cuda)
-                        file.write(json.dumps(asdict(known[key])).encode() + b"\n")
-                        file.flush()
-                    result = replace(known[key], image=pictures.name(path))  # it may have been renamed since
-                    report(result)
-                    yield result
-                except UsageError:
-                    raise
+                    if name not in digests:
+                        digests[name] = digest(place)
                 except LicodecError as error:
-                    bad.add(path)
-                    complain(path, str(error))
+                    spoil(name, error)
+                    continue
+                key = key_of(digests[name], codec)
+                known = kept.results.get(key)
+                if known is not None and set(metrics) <= set(known.metrics):
+                    take(index, name, known)
+                else:
+                    yield Point(place, index=index, name=name, key=key)
 
-
-def _end_line(file: BinaryIO) -> None:
-    """Close a line that a kill left half written, so that the next one is not lost with it."""
-    if file.tell():
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
+    with contextlib.closing(do(jobs())) as outcomes:
+        for outcome in outcomes:
+            point = outcome.job
+            assert isinstance(point, Point)
+            if outcome.error is not None:
+                spoil(point.name, outcome.error)
+            elif outcome.facts is not None:
+                result: Result = outcome.facts["result"]
+                kept.add(result)
+                take(point.index, point.name, result)
+    order = {name: i for i, name in enumerate(pictures)}
+    return [found[place] for place in sorted(found, key=lambda place: (place[0], order[place[1]]))]
 
 
 def environment() -> dict[str, object]:
@@ -199,7 +204,7 @@ def environment() -> dict[str, object]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
@@ -220,7 +225,9 @@ def _commit() -> str | None:
     return None
 
 
-def _processor() -> str:
+@functools.cache
+def processor() -> str:
+    """The name of this machine's."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from licodec.cli.common import Options
+from licodec.cli.common import MANY, Manner, Options, outcomes, share_of
 from licodec.errors import UsageError
 
 if TYPE_CHECKING:
+    from licodec.batch.jobs import Job
+    from licodec.batch.place import Place
+    from licodec.batch.record import Outcome
+    from licodec.batch.run import Doing
+    from licodec.bench.folder import Kept
     from licodec.bench.report import Report
 
 
 def bench(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures.", exists=True, file_okay=False)],
+    inputs: Annotated[list[str], typer.Argument(help="A folder of pictures; or pictures, folders, URLs.")],
     models: str = typer.Option("lite", "-m", "--models", help="Models, separated by commas."),
     qualities: str = typer.Option("1-10", "-q", "--qualities", help="Qualities of the models: 1-8 or 2,4.5,8."),
     effort: str = typer.Option("1", "--effort", help="Efforts of lite's encoder, 1 to 9, a curve for each: 1,7."),
@@ -36,8 +40,16 @@ def bench(
     metrics: str | None = typer.Option(
         None, "--metrics", help="psnr,ms-ssim,ssimulacra2,lpips. [default: all that are installed, without lpips]"
     ),
-    out: Path = typer.Option(Path("report"), "-o", "--output", help="Folder of the report."),
+    out: str = typer.Option("report", "-o", "--output", help="Folder of the report, or URL of one."),
     repeat: int = typer.Option(1, "--repeat", min=1, help="Repetitions; times are medians."),
+    jobs: int | None = typer.Option(
+        None,
+        "--jobs",
+        min=1,
+        rich_help_panel=MANY,
+        help="Processes that measure side by side, see below. [default: 1; with --ray, what the cluster has room for]",
+    ),
+    ray: str | None = Options.ray,
     crops: int = typer.Option(8, "--crops", min=0, help="Pictures to show side by side, the worst and the best."),
     device: str = Options.device,
     precision: str = Options.precision,
@@ -51,6 +63,10 @@ def bench(
     index.html, table.md, results.json, results.csv, bd-rates.csv and rate-distortion
     plots.
     A killed run goes on where it was; only what changed is measured again.
+
+    One measurement is made at a time. With --jobs and --ray bits and qualities are
+    the same and come sooner, but each slows the others: the report then says that
+    its seconds are too long, and how many were measured side by side.
 
     Example:  licodec bench kodak/ --against jpeg,webp,avif -o report/
 
@@ -69,48 +85,66 @@ def bench(
     except ImportError as error:
         raise UsageError(f"the benchmark needs more packages ({error.name}): pip install 'licodec[bench]'") from None
     from licodec import runtime
-    from licodec.bench import bd, codecs, page, report, rivals, run
+    from licodec.batch.places import of
+    from licodec.bench import bd, folder, pictures, report, rivals, run, tasks
     from licodec.bench.metrics import METRICS, available, choose
-    from licodec.files import files_below
     from licodec.inputs import suffixes
-    from licodec.runtime.torch import pick_device
 
+    jobs = jobs if ray is not None else jobs or 1
+    if not threads and jobs != 1:
+        threads = 1 if jobs is None or ray is not None else share_of(jobs)
     runtime.use_threads(threads)
-    wanted = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
-    pictures = run.Pictures(files_below(folder, suffixes()), folder)
-    if not pictures.paths:
-        raise UsageError(f"{folder}: no pictures found")
+    metrics_ = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
     steps = parse_numbers(qualities, "--qualities"), parse_numbers(effort, "--effort")
-    own = list(codecs.models(_names(models), *steps, device, precision))
-    measured = [*own, *rivals.rivals(against, threads)]
+    wanted = tasks.Wanted(
+        tuple(_names(models)), tuple(steps[0]), tuple(steps[1]), tuple(against), device, precision, threads
+    )
+    own, others = wanted.codecs()
+    measured = [*own, *others]
     range_ = None if over is None else bd.Over.parse(over)
     anchors = choose_anchors([name for text in anchor for name in rivals.split(text)], own, measured)
     check_curves(measured, range_)
-    failed: list[Path] = []
+    places = pictures.gather(inputs, suffixes())
+    task = tasks.Measure(
+        device=device, threads=threads, precision=precision, wanted=wanted, repeat=repeat, metrics=tuple(metrics_)
+    )
+    manner = Manner(jobs, ray=ray)
+    failing: set[str] = set()
 
-    def complain(path: Path, reason: str) -> None:
-        failed.append(path)
-        print(f"licodec: {path}: {reason}", file=sys.stderr)
+    def complain(name: str, reason: str) -> None:
+        failing.add(name)
+        print(f"licodec: {places[name]}: {reason}", file=sys.stderr)
 
-    cuda = pick_device(device).type == "cuda"
-    with _progress(len(pictures.paths) * len(measured), quiet) as advance:
-        results = list(run.run(pictures, measured, out, repeat, wanted, advance, complain, cuda))
-    failing = {pictures.name(path) for path in failed}
-    results = [r for r in results if r.image not in failing]  # averages must be over the same pictures
-    if not results:
-        raise UsageError(f"{folder}: none of the pictures could be measured")
-    found = report.Report(results, list(dict.fromkeys(m.name for m in own)), anchors, range_)
-    found.write(out)
-    plots = report.plot(results, out)
-    with _note("comparing side by side", quiet) as note:
-        first = (measured[0].name, anchors[0] if anchors else "")
-        compared = list(page.compare(pictures, measured, results, *first, crops, note))
-    page.write(out / "index.html", found, plots, compared)
+    def do(jobs: Iterator[Job]) -> Generator[Outcome, None, None]:
+        return outcomes(jobs, task, manner, lambda done, total: None)
+
+    with folder.opened(of(out)) as kept:
+        with _progress(len(places) * len(measured), quiet) as advance:
+            results = run.run(places, measured, kept, metrics_, do, advance, complain)
+        results = [r for r in results if r.image not in failing]  # averages must be over the same pictures
+        if not results:
+            raise UsageError("none of the pictures could be measured")
+        found = report.Report(results, list(dict.fromkeys(m.name for m in own)), anchors, range_)
+        _write(found, kept, (measured[0].name, anchors[0] if anchors else ""), places, crops, do, quiet)
     if not quiet:
         _show(found)
-        print(f"report: {out / 'index.html'}", file=sys.stderr)
-    if failed:
+        print(f"report: {of(out).child('index.html')}", file=sys.stderr)
+    if failing:
         raise typer.Exit(1)
+
+
+def _write(
+    found: Report, kept: Kept, pair: tuple[str, str], places: dict[str, Place], crops: int, do: Doing, quiet: bool
+) -> None:
+    """The report's files; `pair` is the codec and the anchor whose worst and best pictures are shown."""
+    from licodec.bench import page, report, tasks
+
+    found.write(kept.path)
+    plots = report.plot(found.results, kept.path)
+    with _note("comparing side by side", quiet) as note:
+        compared = tasks.compare(places, found.results, *pair, crops, do, note)
+    page.write(kept.path / "index.html", found, plots, compared)
+    kept.publish()
 
 
 def choose_anchors(asked: list[str], own: list, measured: list) -> list[str]:
@@ -211,8 +245,8 @@ def _show(found: Report) -> None:
     for made in found.tables:
         console.print()
         _print(console, table.head(made), [table.cells(made, row) for row in made.rows])
-    if found.tables:
-        console.print(found.about)
+    if text_ := found.about if found.tables else found.beside.strip():
+        console.print(text_)
 
 
 def _print(console, names: list[str], rows: list[list[str]]) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -252,7 +252,7 @@ def run(plan: Plan, task: Task, manner: Manner) -> None:
                     yield job
 
         try:
-            for outcome in _outcomes(plan, remaining(), task, manner, progress.tiles):
+            for outcome in outcomes(remaining(), task, manner, progress.tiles):
                 totals.add(outcome)
                 progress.files(totals)
                 if report:
@@ -267,34 +267,41 @@ def run(plan: Plan, task: Task, manner: Manner) -> None:
     _conclude(plan, totals, failed, manner)
 
 
-def _outcomes(plan: Plan, jobs: Iterator[Job], task: Task, manner: Manner, tiles: Tiles) -> Iterator[Outcome]:
+def outcomes(jobs: Iterator[Job], task: Task, manner: Manner, tiles: Tiles) -> Generator[Outcome, None, None]:
     """By this process for few files, by several for many, by a cluster if asked for."""
     from licodec.batch import run as runs
     from licodec.batch.jobs import first_of
 
     memory = None if manner.max_memory is None else size_of(manner.max_memory, "--max-memory")
     caps = runs.Caps(manner.timeout, memory)
+    head, jobs = first_of(jobs, FEW + 1)
+    if not head:
+        return
+    streams = any(isinstance(place, Stream) for job in head for place in (job.source, job.target))
     if manner.ray is not None:
-        if any(isinstance(place, Stream) for job in plan.named for place in (job.source, job.target)):
+        if streams:
             raise UsageError("--ray needs files or URLs, not standard input or output")
         from licodec.batch import cluster
 
         yield from cluster.run(task, jobs, manner.ray, manner.jobs, caps)
         return
-    head, jobs = first_of(jobs, FEW + 1)
     count = manner.jobs
     if count is None:
         count = task.processes(head) if len(head) > FEW else 1
     count = max(1, min(count, len(head) if len(head) <= FEW else count))
-    streams = any(isinstance(place, Stream) for job in head for place in (job.source, job.target))
     if streams and caps:
         raise UsageError("--timeout and --max-memory need files, not standard input or output")
     if (count == 1 and not caps) or streams:
         yield from runs.here(task, jobs, tiles)
         return
     if count > 1 and not task.threads:
-        task = replace(task, threads=max(1, (os.cpu_count() or 1) // count))
+        task = replace(task, threads=share_of(count))
     yield from runs.Pool(task, count, caps).run(jobs)
+
+
+def share_of(count: int) -> int:
+    """Threads for each of `count` processes."""
+    return max(1, (os.cpu_count() or 1) // count)
 
 
 def _tell(outcome: Outcome, manner: Manner) -> None:
