@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from licodec.errors import CorruptError, FormatError
@@ -87,7 +88,7 @@ class Container:
 
     header: Header
     metadata: dict[str, bytes] = field(default_factory=dict)
-    tiles: list[bytes] = field(default_factory=list)
+    tiles: Sequence[bytes] = ()
 
 
 def _varint(value: int) -> bytes:
@@ -223,18 +224,19 @@ def read(data: bytes) -> Container:
     reader = _Reader(data)
     header = _read_header(reader)
     crc = zlib.crc32(reader.data[: reader.position])
-    container = Container(header)
-    while len(container.tiles) < header.tiles():
+    metadata: dict[str, bytes] = {}
+    tiles: list[bytes] = []
+    while len(tiles) < header.tiles():
         kind, payload = _read_chunk(reader, crc)
         if kind == TILE:
-            container.tiles.append(payload)
-        elif container.tiles:
+            tiles.append(payload)
+        elif tiles:
             raise CorruptError("a part of the file is in the wrong place; the file is damaged")
         else:
-            keep(container.metadata, kind, payload)
+            keep(metadata, kind, payload)
     if reader.position != len(data):
         raise CorruptError("there is data behind the end of the picture; the file is damaged")
-    return container
+    return Container(header, metadata, tiles)
 
 
 def _read_chunk(reader: _Reader, crc: int) -> tuple[str, bytes]:

@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,10 @@ from cloud import QUOTA, Cloud
 from conftest import licodec
 from test_upstream import as_compressai, author_checkpoint, small_model
 from test_weights import refused
+
+from licodec.errors import WeightsError
+from licodec.weights import drive
+from licodec.weights.manifest import Entry
 
 DRIVE = "1RyDmDDqrIwkVvVvH3HlPfwAoK4jmWY97"  # where licodec's manifest says that conv-hyperprior's checkpoint is
 ENCODE = ("-m", "conv-hyperprior", "-q", "1", "-f")
@@ -96,7 +102,7 @@ def change(cloud: Cloud, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("drive", "how", "word"),
+    ("from_drive", "how", "word"),
     [
         (True, "quota", "Too many users have viewed or downloaded this file recently. Please try again later."),
         (True, "page", "Google Drive does not give"),
@@ -108,8 +114,8 @@ def change(cloud: Cloud, how: str) -> None:
         (False, "broken", "503"),
     ],
 )
-def test_a_line_for_each_failure(drive, how, word, cloud, tmp_path, picture_file):
-    if not drive:
+def test_a_line_for_each_failure(from_drive, how, word, cloud, tmp_path, picture_file):
+    if not from_drive:
         manifest(cloud, tmp_path)
     change(cloud, how)
     run = licodec("encode", picture_file, *ENCODE, env=cloud.env)
@@ -124,6 +130,35 @@ def test_nobody_there(cloud, tmp_path, picture_file):
     run = licodec("encode", picture_file, *ENCODE, env=cloud.env)
     refused(run, "cannot be downloaded (Failed to establish a new connection")
     assert b"Max retries" not in run.stderr
+
+
+def test_a_server_that_falls_silent(tmp_path, monkeypatch):
+    """It accepts the call, gives a part of the file and then nothing for ever."""
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.send_header("Content-Type", "application/octet-stream")
+            self.end_headers()
+            self.wfile.write(bytes(1000))
+            over.wait()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    over = threading.Event()
+    monkeypatch.delenv("LICODEC_OFFLINE")
+    monkeypatch.setattr(drive, "PATIENCE", 0.4)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        entry = Entry("conv-hyperprior", "unpublished", 1, url=f"http://127.0.0.1:{server.server_port}/c.pth.tar")
+        try:
+            with pytest.raises(WeightsError, match="no data came for"):
+                drive.download(entry, tmp_path)
+        finally:
+            over.set()
+            server.shutdown()
 
 
 def test_cut_short_and_gone_on_with(cloud, tmp_path, picture_file, checkpoint):

@@ -6,6 +6,7 @@ job whose actor died goes to another; a new actor is asked for and used once it 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -59,7 +60,7 @@ class _State:
     def start(self) -> None:
         import ray
 
-        actor = ray.remote(Worker).options(max_restarts=0, max_task_retries=0, **self.share).remote()
+        actor: Any = ray.remote(Worker).options(max_restarts=0, max_task_retries=0, **self.share).remote()
         self.starting[actor.prepare.remote(self.task, self.caps.memory, _environment(), self.first)] = actor
 
     def give(self, actor: Any, job: Job) -> None:
@@ -119,7 +120,7 @@ def _shared(ray: Any, task: Task, jobs: Iterator[Job], count: int | None, caps: 
     """By actors, as many as there is room for."""
     threads = task.threads or 1
     gpu = task.device.startswith("cuda")
-    share = {"num_cpus": 0 if gpu else threads, "num_gpus": int(gpu)}
+    share: dict[str, float] = {"num_cpus": 0 if gpu else threads, "num_gpus": int(gpu)}
     there = ray.cluster_resources().get("GPU" if gpu else "CPU", 1)
     count = count or max(1, int(there // (1 if gpu else threads)))
     head, jobs = first_of(jobs, 1)
@@ -141,8 +142,8 @@ def _connected(address: str) -> tuple[Any, bool]:
     _knock(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        where = {} if address == "local" else {"address": address}
-        ray.init(**where, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        where = None if address == "local" else address
+        ray.init(where, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise UsageError(f"--ray {address}: no cluster answers ({' '.join(str(error).split())})") from None
     return ray, True

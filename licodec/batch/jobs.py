@@ -20,6 +20,13 @@ class Job:
     source: Place
     target: Place | None = None
 
+    @property
+    def output(self) -> Place:
+        """Where the result goes. Raises ValueError for a job that has none."""
+        if self.target is None:
+            raise ValueError(f"{self.source} is only read")
+        return self.target
+
 
 @dataclass
 class Plan:
@@ -51,12 +58,11 @@ class Plan:
         out = self.out
         if self.several and isinstance(out, Stream):
             raise UsageError("several inputs cannot go to standard output; name a folder with -o")
-        self.into = (
-            out is not None
-            and not isinstance(out, Stream)
-            and (self.several or out.text.endswith(("/", "\\")) or out.is_folder())
-        )
-        if self.into and not out.text.endswith("/") and not out.is_folder() and out.exists():
+        self.into: Place | None = None  # the folder that the outputs go to
+        if out is not None and not isinstance(out, Stream):
+            named_so = out.text.endswith(("/", "\\"))
+            self.into = out if self.several or named_so or out.is_folder() else None
+        if self.into and not self.into.text.endswith("/") and not self.into.is_folder() and self.into.exists():
             raise UsageError(f"{out} is a file; for several inputs -o must name a folder")
         self.named = self._apart([(place, place.name) for place in self.inputs if place not in self.folders])
         self._refuse_twice(self.named)
@@ -93,7 +99,7 @@ class Plan:
             if ending in self.suffixes:
                 return self.suffixes
             found = found or ending == self.again
-        if found:
+        if found and self.again is not None:
             return frozenset({self.again})
         raise UsageError(f"{folder}: no files to work on ({', '.join(sorted(self.suffixes))})")
 
@@ -127,11 +133,11 @@ class Plan:
         if self.ending is None:
             return None
         if isinstance(source, Stream):
-            return self.out.child("stdin" + self.ending) if self.into else self.out or source
+            return self.into.child("stdin" + self.ending) if self.into else self.out or source
         path = PurePosixPath(name)
         renamed = path.name + self.ending if keep else path.with_suffix(self.ending).name
         if self.into:
-            return self.out.child(str(path.with_name(renamed)))
+            return self.into.child(str(path.with_name(renamed)))
         return self.out or source.with_name(renamed)
 
     def _refuse_twice(self, jobs: Iterable[Job]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, overload
 
 from licodec import container
 from licodec.batch.place import Place
@@ -14,6 +14,7 @@ from licodec.container import Container
 from licodec.errors import CorruptError
 
 if TYPE_CHECKING:
+    from licodec import api
     from licodec.batch.remote import Remote
 
 WINDOW = 1 << 15  # bytes of the first request; header and metadata are mostly within it
@@ -38,7 +39,7 @@ def opened(place: Place, parts: bool = False) -> tuple[Container, int]:
     return scanned(place, size), size
 
 
-def info_of(word: str) -> dict[str, object]:
+def info_of(word: str) -> api.Facts:
     """What `licodec info` shows of a file or URL; of a large remote one only what its beginning tells.
 
     Raises what reading and `container.read` do.
@@ -47,8 +48,7 @@ def info_of(word: str) -> dict[str, object]:
     from licodec.batch.remote import Remote
 
     place = of(word)
-    size = place.size() if isinstance(place, Remote) else None
-    if size is None or size <= 2 * WINDOW:
+    if not isinstance(place, Remote) or (size := place.size()) is None or size <= 2 * WINDOW:
         return api.info(place.read())
     return api.facts(scanned(place, size), size)
 
@@ -100,16 +100,26 @@ class _Tiles(Sequence[bytes]):
     """Payloads of the tiles, each read when it is asked for; the places of those before it are found on the way."""
 
     def __init__(self, window: _Window, at: int, count: int, crc: int) -> None:
-        self.window, self.count, self.crc = window, count, crc
+        self.window, self.length, self.crc = window, count, crc
         self.places = [at]
-        self.lock = threading.Lock()  # tiles are decoded side by side; the window and the places are shared
+        self.reader = ThreadPoolExecutor(1)  # tiles are decoded side by side, but read one at a time
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
-    def __getitem__(self, index: int) -> bytes:
-        with self.lock:
-            while len(self.places) <= index:
-                _, _, end = self.window.chunk(self.places[-1])
-                self.places.append(end + 4)
-            return self.window.payload(self.places[index], self.crc)[0]
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.length))]
+        if not 0 <= index < self.length:
+            raise IndexError(f"tile {index} of {self.length}")
+        return self.reader.submit(self._read, index).result()
+
+    def _read(self, index: int) -> bytes:
+        while len(self.places) <= index:
+            _, _, end = self.window.chunk(self.places[-1])
+            self.places.append(end + 4)
+        return self.window.payload(self.places[index], self.crc)[0]

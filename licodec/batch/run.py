@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from licodec.batch.jobs import Job, first_of
 from licodec.batch.places import Local
@@ -224,6 +224,7 @@ class Pool:
                     yield message
             elif worker.deadline is not None and time.monotonic() >= worker.deadline:
                 job = worker.job
+                assert job is not None and self.caps.seconds is not None  # a deadline comes with both
                 self._replace(index)
                 yield Outcome(job, error=InputError(f"took longer than {self.caps.seconds:g} s (--timeout)"),
                               seconds=self.caps.seconds)  # fmt: skip
@@ -296,7 +297,9 @@ def _environment() -> Iterator[None]:
 def _without_main() -> Iterator[None]:
     """A spawned process would import the program's main module first; workers need only this one."""
     main = sys.modules["__main__"]
-    hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    hidden: dict[str, Any] = {
+        name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__
+    }
     main.__spec__ = None
     try:
         yield

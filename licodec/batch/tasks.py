@@ -161,7 +161,7 @@ class Encode(Task):
         if self.verbose:
             facts["ideal_bits"] = round(encoded.ideal_bits, 1)
             facts["line"] = f"{facts['line']}  payload {encoded.payload_bytes} (ideal {encoded.ideal_bits / 8:.0f})"
-        with job.target.writing(self.force, job.source if self.preserve else None) as file:
+        with job.output.writing(self.force, job.source if self.preserve else None) as file:
             file.write(encoded.data)
         if self.delete_source:
             self._delete(job, picture, encoded.data, facts)
@@ -172,7 +172,7 @@ class Encode(Task):
         from licodec.inputs import RAW_SUFFIXES
 
         assert isinstance(job.source, Local)
-        if job.target.read() != data:
+        if job.output.read() != data:
             raise InputError(f"{job.target} does not hold what was written; the original is kept")
         why = "a raw file holds more than its picture" if job.source.suffix in RAW_SUFFIXES else ""
         if picture.warnings:
@@ -206,13 +206,13 @@ class Decode(Task):
         from licodec.batch.ranged import opened
 
         refuse_existing(job.target, self.force)
-        format_name = "PNG" if isinstance(job.target, Stream) else output.format_of(Path(job.target.name))
+        format_name = "PNG" if isinstance(job.output, Stream) else output.format_of(Path(job.output.name))
         parsed, size = opened(job.source, parts=self.crop is not None)
         header = parsed.header
         self.limits.check(header.width, header.height)
         chosen = codec.for_header(header, self.weights, self.device, self.precision)
         decoding = chosen.open(parsed, self.crop, tiles, self.limits.tile or codec.MAX_TILE)
-        with job.target.writing(self.force, job.source if self.preserve else None) as file:
+        with job.output.writing(self.force, job.source if self.preserve else None) as file:
             warnings = output.write(decoding, format_name, file)
             written = file.tell()
         width, height = decoding.size

@@ -93,16 +93,18 @@ def differences(results: list[Result], anchors: list[str], over: Over | None = N
 def _rate(
     points: list[Point], codec: str, anchor: str, value: Callable[[Point], float | None], over: Over | None
 ) -> float | None:
-    limits = over and _limits([value(p) for p in points if over.has(p.codec, p.setting)])
+    limits = _limits([value(p) for p in points if over.has(p.codec, p.setting)]) if over else None
     return bd_rate(curve(points, anchor, value), curve(points, codec, value), limits)
 
 
 def _per_image(results: list[Result], codec: str, anchor: str, over: Over | None) -> float | None:
     values = []
     for image in sorted({r.image for r in results}):
-        limits = over and _limits([r.psnr for r in results if r.image == image and over.has(r.codec, r.setting)])
+        own = [r for r in results if r.image == image]
+        limits = _limits([r.psnr for r in own if over.has(r.codec, r.setting)]) if over else None
         values.append(bd_rate(image_curve(results, anchor, image), image_curve(results, codec, image), limits))
-    return None if None in values else float(np.mean(values))
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def bd_rate(anchor: Curve, test: Curve, limits: Limits | None = None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def ssimulacra2(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 @functools.cache
-def _lpips_net():
+def _lpips_net() -> Any:
     import contextlib
     import warnings
 

@@ -41,14 +41,18 @@ class Point:
         return None if self.ms_ssim is None else -10 * math.log10(max(1 - self.ms_ssim, 1e-9))
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean, None if no picture has a value."""
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of those that were measured, None if no picture has a value."""
     known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    return _mean(known) if known else None
 
 
 def averages(results: list[Result]) -> list[Point]:
-    """One point a codec and setting, by codec, then rate."""
+    """One point per codec and setting, by codec, then rate."""
     groups: dict[tuple[str, float], list[Result]] = defaultdict(list)
     for result in results:
         groups[result.codec, result.setting].append(result)
@@ -57,10 +61,10 @@ def averages(results: list[Result]) -> list[Point]:
             codec, setting, len(group),
             bpp=_mean(r.bpp for r in group),
             psnr=_mean(min(r.psnr, PSNR_MOST) for r in group),
-            ms_ssim=_mean(r.ms_ssim for r in group),
-            ssimulacra2=_mean(r.ssimulacra2 for r in group),
-            lpips=_mean(r.lpips for r in group),
-            estimated_bpp=_mean(r.estimated_bits and r.estimated_bits / (r.width * r.height) for r in group),
+            ms_ssim=_mean_of_known(r.ms_ssim for r in group),
+            ssimulacra2=_mean_of_known(r.ssimulacra2 for r in group),
+            lpips=_mean_of_known(r.lpips for r in group),
+            estimated_bpp=_mean_of_known(r.estimated_bits and r.estimated_bits / (r.width * r.height) for r in group),
             encode_seconds=_mean(r.encode_seconds for r in group),
             decode_seconds=_mean(r.decode_seconds for r in group),
             encode_memory=max((r.encode_memory for r in group if r.encode_memory is not None), default=None),

@@ -161,7 +161,8 @@ def rivals(against: list[str], threads: int = 0) -> Iterator[Rival | Command]:
 
 def _tuned(kind: str, tuning: str) -> dict[str, object]:
     """`tune=psnr,speed=2` -> Pillow's options. Raises UsageError."""
-    known, options = FORMATS[kind].tunings, {}
+    known = FORMATS[kind].tunings
+    options: dict[str, object] = {}
     for part in tuning.split(","):
         key, _, value = part.partition("=")
         if key not in known:

@@ -35,7 +35,8 @@ class Table:
 def seconds(points: list[Point], codec: str) -> tuple[float, float]:
     """To encode and decode a picture, mean over the settings."""
     own = [(p.encode_seconds, p.decode_seconds) for p in points if p.codec == codec]
-    return tuple(float(v) for v in np.mean(own, 0))
+    encode, decode = np.mean(own, 0).tolist()
+    return encode, decode
 
 
 def tables(points: list[Point], differences: list[Difference], models: list[str]) -> list[Table]:

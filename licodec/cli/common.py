@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -20,6 +19,8 @@ from licodec.errors import LicodecError, UsageError
 from licodec.weights import network
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from licodec.batch.jobs import Job, Plan
     from licodec.batch.record import Outcome, Totals
     from licodec.batch.tasks import Task, Tiles
@@ -153,47 +154,41 @@ class _Progress:
     """A bar on standard error: of files at once for several, of one file's tiles after two seconds."""
 
     def __init__(self, plan: Plan, label: str, enabled: bool) -> None:
-        self.several, self.bar, self.over = plan.several, None, False
+        self.several, self.over = plan.several, False
+        self.bar: Progress | None = None
         if not (enabled and sys.stderr.isatty()):
             return
+        from concurrent.futures import ThreadPoolExecutor
+
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+        from licodec.cli.progress import LateProgress
 
         columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
         if self.several:
             columns.append(TextColumn("{task.fields[sums]}"))
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-        self.task = self.bar.add_task(label, total=None, sums="")
-        self.delay = threading.Timer(0 if self.several else QUIET_SECONDS, self.bar.start)
-        self.delay.daemon = True
-        self.delay.start()
+        self.bar = bar = LateProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self.task = bar.add_task(label, total=None, sums="")
+        bar.start_in(0 if self.several else QUIET_SECONDS)
         if self.several:  # found a second time, as the jobs themselves are taken only when a worker is free
-            threading.Thread(target=self._count, args=(plan,), daemon=True).start()
+            ThreadPoolExecutor(1).submit(self._count, plan, bar)
 
-    def _count(self, plan: Plan) -> None:
+    def _count(self, plan: Plan, bar: Progress) -> None:
         total = 0
         with suppress(LicodecError):  # told when the jobs are taken
             for _ in plan.counted():
                 total += 1
                 if self.over:
                     return
-            self.bar.update(self.task, total=total)
+            bar.update(self.task, total=total)
 
     def __enter__(self) -> _Progress:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.over = True
         if self.bar:
-            self.delay.cancel()
-            self.delay.join()
             self.bar.stop()
 
     def files(self, totals: Totals) -> None:
@@ -239,7 +234,8 @@ def run(plan: Plan, task: Task, manner: Manner) -> None:
     from licodec.batch.record import Outcome, Report, Totals
 
     began = time.perf_counter()
-    totals, failed = Totals(), []
+    totals = Totals()
+    failed: list[Outcome] = []
     report = Report(of(manner.report), task.resume, task.force) if manner.report else None
     known = report.done if report else frozenset()
     with _Progress(plan, task.label, not manner.quiet and not manner.as_json) as progress:
@@ -336,4 +332,5 @@ def _conclude(plan: Plan, totals: Totals, failed: list[Outcome], manner: Manner)
             if totals.failed > len(failed):
                 print(f"licodec:   and {totals.failed - len(failed)} more", file=sys.stderr)
     if failed:
-        raise typer.Exit(failed[0].error.exit_code if totals.files == 1 else 1)
+        only = failed[0].error if totals.files == 1 else None
+        raise typer.Exit(only.exit_code if only else 1)
