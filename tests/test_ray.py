@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from conftest import render
+from conftest import licodec, render
 from odd_jobs import Odd
 from PIL import Image
 from test_batch import kinds, names
@@ -80,3 +82,33 @@ def test_the_command_gives_what_a_local_run_gives(cluster, tmp_path):
         [*command, tmp_path / "c", "--ray", "127.0.0.1:9"], capture_output=True, text=True, timeout=60
     )
     assert none.returncode == 2 and none.stderr.count("\n") == 1, none.stderr
+
+
+def test_the_benchmark_outlives_a_node(cluster, tmp_path):
+    """Two workers on two nodes; one node dies after the first results. The report is that of one process."""
+    pytest.importorskip("bjontegaard")
+    if len(cluster.worker_nodes | {cluster.head_node}) < 2:  # the test above kills one
+        cluster.nodes.append(cluster.add_node(num_cpus=1, object_store_memory=80_000_000))
+    cluster.wait_for_nodes()
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        Image.fromarray(render(120, 90, number)).save(tmp_path / "in" / f"{number}.png")
+    words = ["-q", "2,5,8", "--against", "jpeg", "--metrics", "psnr", "--crops", "1", "-j", "1"]
+    command = [sys.executable, "-m", "licodec", "bench", tmp_path / "in", *words, "-o"]
+    there = subprocess.Popen(
+        [*command, tmp_path / "a", "--ray", cluster.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    kept = tmp_path / "a/results.jsonl"
+    while not (kept.exists() and kept.read_bytes().count(b"\n") >= 3):
+        assert there.poll() is None, there.communicate()
+        time.sleep(0.1)
+    cluster.remove_node(cluster.nodes[-1], allow_graceful=False)
+    said = there.communicate(timeout=240)
+    assert there.returncode == 0, said
+    assert "easured 2 side by side" in said[0] and said[1].splitlines()[-1].startswith("report: "), said
+    assert "died" not in said[1] and "Traceback" not in said[1]
+    assert licodec("bench", tmp_path / "in", *words, "-o", tmp_path / "b").returncode == 0
+    rows = [json.loads((tmp_path / f"{name}/results.json").read_text())["results"] for name in "ab"]
+    same = ("image", "codec", "setting", "key", "bytes", "psnr", "threads")
+    assert [[row[name] for name in same] for row in rows[0]] == [[row[name] for name in same] for row in rows[1]]
+    assert len(rows[0]) == 4 * (3 + 11) and {row["side_by_side"] for row in rows[0]} == {2}

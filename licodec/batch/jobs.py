@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import PurePosixPath
 
-from licodec.batch.place import Place
+from licodec.batch.archives import kind_of
+from licodec.batch.place import Place, naming, stem_of
 from licodec.batch.places import Stream, of
 from licodec.errors import UsageError
+
+MANY_ENDINGS = 8  # which nobody wants to read
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raises UsageError where the outputs cannot be meant."""
-        self.folders = {place: self._wanted(place) for place in self.inputs if place.is_folder()}
+        self.folders = {}
+        for place in self.inputs:
+            _refuse_archive(place)
+            with naming(place):
+                if place.is_folder():
+                    self.folders[place] = self._wanted(place)
         self.several = len(self.inputs) > 1 or bool(self.folders)
         streams = [place for place in self.inputs if isinstance(place, Stream)]
         if self.several and streams:
             raise UsageError("standard input can only be the one input")
         out = self.out
+        if out is not None:
+            out.check_writable()
         if self.several and isinstance(out, Stream):
             raise UsageError("several inputs cannot go to standard output; name a folder with -o")
         self.into: Place | None = None  # the folder that the outputs go to
@@ -101,7 +111,8 @@ class Plan:
             found = found or ending == self.again
         if found and self.again is not None:
             return frozenset({self.again})
-        raise UsageError(f"{folder}: no files to work on ({', '.join(sorted(self.suffixes))})")
+        some = f" ({', '.join(sorted(self.suffixes))})" if len(self.suffixes) < MANY_ENDINGS else ""
+        raise UsageError(f"{folder}: no files to work on{some}")
 
     def _below(self, folder: Place, wanted: frozenset[str]) -> Iterator[Job]:
         def chosen() -> Iterator[str]:
@@ -112,9 +123,7 @@ class Plan:
                     self.left[ending] += 1
 
         # names that differ in what follows their first dot, a.png and a.jpg, come one after the other
-        for _, names in groupby(
-            chosen(), lambda name: name.rpartition("/")[0] + "/" + PurePosixPath(name).name.split(".")[0]
-        ):
+        for _, names in groupby(_named(folder, chosen()), stem_of):
             yield from self._apart([(folder.child(name), name) for name in names])
 
     def _apart(self, found: list[tuple[Place, str]]) -> list[Job]:
@@ -152,11 +161,24 @@ class Plan:
             seen[job.target] = job.source
 
 
+def _named(folder: Place, names: Iterator[str]) -> Iterator[str]:
+    """Errors of the listing say of which folder."""
+    with naming(folder):
+        yield from names
+
+
 def _safe(name: str, folder: Place) -> str:
     """A name from a listing; members of archives can be called `../../etc/passwd`. Raises UsageError."""
     if name.startswith("/") or "\\" in name or ".." in name.split("/"):
         raise UsageError(f"{folder} has a file called {name!r}, which would be written outside of the output folder")
     return name
+
+
+def _refuse_archive(place: Place) -> None:
+    """Raises UsageError that says how the pictures in an archive are named."""
+    kind = kind_of(place.name)
+    if kind and not place.is_folder() and not place.text.startswith(f"{kind}://"):
+        raise UsageError(f"{place} is an archive; its pictures are {kind}://::{place}")
 
 
 def plan(

@@ -11,7 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from licodec.errors import UsageError
+from licodec.errors import InputError, UsageError
+
+
+def stem_of(name: str) -> str:
+    """A file's path less all that follows the first dot of its name."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{last.split('.')[0]}"
+
+
+@contextlib.contextmanager
+def naming(place: Place) -> Iterator[None]:
+    """Errors of reading a place say which."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,9 @@ class Place:
     def exists(self) -> bool:
         """Whether there is a file."""
         return False
+
+    def check_writable(self) -> None:
+        """Raises UsageError where nothing can ever be written."""
 
     def read(self) -> bytes:
         """All bytes of the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
+from licodec.batch import archives
 from licodec.batch.place import Place
 from licodec.errors import InputError, LicodecError, UsageError
 
@@ -20,6 +22,7 @@ Result = TypeVar("Result")
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # a server that says nothing for so long hangs
 TRIES = 4  # of a request that the server could not answer now
+ARCHIVES_KEPT = 4
 PAUSE = 0.5  # seconds before the second try; twice as long before each next one
 # there one put is whole or not there at all; elsewhere a file is written beside and renamed
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf", "memory"}
@@ -78,8 +81,11 @@ class Remote(Place):
         return self._ask(lambda fs, path: fs.cat_file(path, begin, end))
 
     def walk(self) -> Iterator[str]:
-        fs, root = self._open()
-        names = _s3_names(fs, root) if self.protocols == ["s3"] else _walked(fs, root)
+        fs, root = _tried(self._open)
+        if self.protocols[0] in archives.ARCHIVES:
+            names = archives.names(fs, root)
+        else:
+            names = _s3_names(fs, root) if self.protocols == ["s3"] else _walked(fs, root)
         while True:
             name = _tried(lambda: next(names, None), tries=1)  # each page is asked for again by the client itself
             if name is None:
@@ -88,10 +94,13 @@ class Remote(Place):
             if not any(hidden):
                 yield name
 
-    @contextlib.contextmanager
-    def writing(self, force: bool, like: Place | None = None) -> Iterator[BinaryIO]:
+    def check_writable(self) -> None:
         if self.protocols[0] in _ONLY_READ:
             raise UsageError(f"{self.text} cannot be written to; name a file or an object store with -o")
+
+    @contextlib.contextmanager
+    def writing(self, force: bool, like: Place | None = None) -> Iterator[BinaryIO]:
+        self.check_writable()
         if not force and self.exists():
             raise InputError(f"{self.text} exists; -f overwrites it")
         whole = io.BytesIO()
@@ -99,15 +108,24 @@ class Remote(Place):
         self._ask(lambda fs, path: _put(fs, path, whole.getvalue(), self.protocols[0]))
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
+        _, path, rest = self._parts
+        if self.protocols[0] in archives.ARCHIVES and rest.startswith("::"):
+            return _archive(self.protocols[0], rest.removeprefix("::"), tuple(self.protocols[1:])), path.strip("/")
         return _file_system(self.text, tuple(self.protocols))
 
     def _ask(self, question: Callable[[AbstractFileSystem, str], Result]) -> Result:
-        fs, path = self._open()
-        return _tried(lambda: question(fs, path))
+        return _tried(lambda: question(*self._open()))
 
 
 class NotThere(InputError):
     """The server says that there is no such file."""
+
+
+@functools.lru_cache(maxsize=ARCHIVES_KEPT)
+def _archive(kind: str, place: str, protocols: tuple[str, ...]) -> AbstractFileSystem:
+    """Of an archive at a path or URL. Raises InputError, and what fsspec does."""
+    fs, path = _file_system(place, protocols)
+    return archives.opened(kind, fs.open(path, "rb"), place)
 
 
 def _file_system(url: str, protocols: tuple[str, ...]) -> tuple[AbstractFileSystem, str]:
