@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -192,6 +194,84 @@ def test_members_of_archives(tmp_path):
     assert result.returncode == 2 and b"outside" in result.stderr and not (tmp_path / "evil.lic").exists()
 
 
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])
+def test_members_of_tar_files(tmp_path, mode):
+    """Members called ./x, as `tar cf x.tar .` makes them, in an order of their own; a name that says nothing."""
+    path = tmp_path / "photos.archive"
+    names = ["./deep/b.png", "./a.png", "./deep/a.png", "./a.jpg", "./.hidden.png", "./c.mov"]
+    with tarfile.open(path, mode) as archive:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            data = picture(number)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(data)
+    result = licodec("encode", f"tar://::{path}", "-o", tmp_path / "out", "--jobs", 2)
+    assert result.returncode == 0 and b"left out 1 file: 1 .mov" in result.stderr, result.stderr
+    assert licodec("encode", tmp_path / "in", "-o", tmp_path / "same", "--jobs", 1).returncode == 0
+    made, same = ({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.lic")}
+                  for folder in (tmp_path / "out", tmp_path / "same"))  # fmt: skip
+    assert made == same and {str(name) for name in made} == {"deep/b.lic", "deep/a.lic", "a.png.lic", "a.jpg.lic"}
+    order = [line.split(b" -> ")[0] for line in result.stderr.splitlines()[:4]]
+    assert {order[0], order[1]} < {f"tar://{name}::{path}".encode() for name in ("deep/b.png", "a.png", "a.jpg")}
+    assert licodec("encode", f"tar://deep/a.png::{path}", "-o", tmp_path / "one.lic").returncode == 0
+    assert (tmp_path / "one.lic").read_bytes() == (tmp_path / "same/deep/a.lic").read_bytes()
+
+
+def test_a_tar_file_is_read_once_from_its_beginning_to_its_end(tmp_path, monkeypatch):
+    """A compressed one cannot be entered in the middle: all that was read must be about all there is, twice."""
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        for number in range(60):
+            member = tarfile.TarInfo(f"{(number * 37) % 60:03}.png")
+            member.size = 20_000
+            archive.addfile(member, io.BytesIO(np.random.default_rng(number).bytes(member.size)))
+    size, read = (tmp_path / "x.tar.gz").stat().st_size, []
+    real = gzip._GzipReader._read_gzip_header
+    monkeypatch.setattr(gzip._GzipReader, "_read_gzip_header", lambda self, *a: read.append(1) or real(self, *a))
+    jobs = list(plan([f"tar://::{tmp_path}/x.tar.gz"], tmp_path / "out", {".png"}, ".lic"))
+    assert [job.source.name for job in jobs[:2]] == ["000.png", "037.png"] and size > 1_000_000
+    assert all(len(job.source.read()) == 20_000 for job in jobs)
+    assert len(read) <= 3  # the beginning, and again after the list of members was made
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("{0}/photos.tar.gz", "is an archive; what it holds is tar://::"),
+        ("tar://::{0}/bad.tar", "is not a tar file that can be read"),
+        ("zip://::{0}/bad.tar", "is not a zip file that can be read"),
+        ("tar://::{0}/none.tar", "none.tar: no such file"),
+    ],
+)
+def test_archives_that_are_none_are_named(tmp_path, word, said):
+    (tmp_path / "bad.tar").write_bytes(b"no archive, but long enough for a header " * 30)
+    (tmp_path / "photos.tar.gz").touch()
+    with pytest.raises((InputError, UsageError), match=said):
+        plan([word.format(tmp_path)], tmp_path / "out", {".png"}, ".lic")
+
+
+def test_nothing_is_begun_if_the_output_cannot_be_written(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    for out in ("https://127.0.0.1:9/out/", f"tar://::{tmp_path}/x.tar"):
+        with pytest.raises(UsageError, match="cannot be written to"):
+            plan([tmp_path / "a.png", tmp_path / "a.png"], out, {".png"}, ".lic")
+
+
+def test_a_web_servers_folder_and_what_a_server_says(web):
+    """Pages that link to pictures; a server that has no such file, is busy, or is not there, are told apart."""
+    web.files["/p/"] = b'<a href="/p/x.png">x</a> <a href="q/">more</a> <a href="/">up</a>'
+    web.files["/p/q/"] = b'<a href="y.png">y</a> <a href="../">up</a>'
+    web.failures = 2
+    assert list(of(f"{web.url}/p/").walk()) == ["x.png", "q/y.png"]
+    web.failures = 2
+    assert of(f"{web.url}/a.png").exists() and not of(f"{web.url}/none.png").exists()
+    for action in ("exists", "read", "size"):
+        with pytest.raises(InputError, match="onnect") as caught:
+            getattr(of("http://127.0.0.1:9/a.png"), action)()
+        assert not isinstance(caught.value, remote.NotThere)
+
+
 def test_names_of_urls():
     place = of("s3://bucket/photos/a.b.PNG")
     assert (place.name, place.suffix) == ("a.b.PNG", ".png")
@@ -247,16 +327,20 @@ def test_an_archive_in_s3_survives_kills_and_equals_a_local_run(s3, tmp_path):
         fs.pipe_file(f"photos/in/{place}", data)
     fs.pipe_file("photos/in/deep/", b"")  # a console's folder
     command = ["encode", "s3://photos/in/", "-o", "s3://photos/out/", "--resume", "--jobs", "2"]
-    chance = random.Random(0)
-    for _ in range(3):
+    chance, done = random.Random(0), [0]
+    for _ in range(3):  # each at a random moment of its work
         process = subprocess.Popen(
             [sys.executable, "-m", "licodec", *command], stderr=subprocess.DEVNULL, start_new_session=True
         )
-        time.sleep(chance.uniform(2, 6))
+        while len(fs.find("photos/out")) == done[-1] and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, count / 1000))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = len(fs.find("photos/out"))
-    assert done <= count
+        done.append(len(fs.find("photos/out")))
+    print("done at each kill:", done[1:])
+    assert 0 < done[1] < done[2] < done[3] < count
+    done = done[3]
     report = "s3://photos/run.jsonl"
     result = licodec(*command, "--report", report, "--json", env=s3)
     assert result.returncode == 0, result.stderr

@@ -178,7 +178,7 @@ def _refuse_archive(place: Place) -> None:
     """Raises UsageError that says how the pictures in an archive are named."""
     kind = kind_of(place.name)
     if kind and not place.is_folder() and not place.text.startswith(f"{kind}://"):
-        raise UsageError(f"{place} is an archive; its pictures are {kind}://::{place}")
+        raise UsageError(f"{place} is an archive; what it holds is {kind}://::{place}")
 
 
 def plan(

@@ -164,11 +164,20 @@ def _tried(question: Callable[[], Result], tries: int = TRIES) -> Result:
             return question()
         except LicodecError:
             raise
-        except Exception as error:  # fsspec's file systems raise whatever their clients do
+        except Exception as raised:  # fsspec's file systems raise whatever their clients do
+            error = _cause(raised)
             if attempt + 1 == tries or not _may_pass(error):
                 raise _as_ours(error) from None
         time.sleep(PAUSE * 2**attempt)
     raise AssertionError
+
+
+def _cause(error: Exception) -> Exception:
+    """fsspec says of HTTP that there is no such file whatever happened; what did is behind it."""
+    behind = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(behind, Exception):
+        return error
+    return error if getattr(behind, "status", None) in (404, 410) else behind
 
 
 def _may_pass(error: Exception) -> bool:
@@ -212,11 +221,19 @@ def _s3_names(fs: Any, root: str) -> Iterator[str]:
 
 
 def _walked(fs: Any, root: str) -> Iterator[str]:
-    """Folder by folder."""
-    root = root.rstrip("/")
-    for folder, _, files in fs.walk(root, on_error="raise"):
-        below = folder.rstrip("/")[len(root) :].strip("/")
-        yield from (f"{below}/{name}" if below else name for name in sorted(files))
+    """Folder by folder, files first; of a web server what its pages link to."""
+    top = root if "http" in fs.protocol else root.rstrip("/")
+
+    def below(folder: str) -> Iterator[str]:
+        entries = _tried(lambda: fs.ls(folder, detail=True))
+        entries = sorted((entry["name"].rstrip("/"), entry["type"]) for entry in entries)
+        inner = [(name, kind) for name, kind in entries if len(name) > len(folder.rstrip("/"))]
+        yield from (name[len(top.rstrip("/")) :].strip("/") for name, kind in inner if kind != "directory")
+        for name, kind in inner:
+            if kind == "directory":
+                yield from below(name + "/" if top != root.rstrip("/") else name)
+
+    yield from below(top)
 
 
 def _put(fs: Any, path: str, data: bytes, protocol: str) -> None:
