@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from licodec.batch.facts import LicFacts
 from licodec.batch.tasks import Task
 from licodec.errors import InputError
 
@@ -39,4 +40,5 @@ class Odd(Task):
             raise InputError("is bad")
         if kind.startswith("bug"):
             raise ZeroDivisionError("nobody knew")
-        return {"width": 1000, "height": 1000, "bytes": 10, "line": f"by {os.getpid()}"}
+        line = f"by {os.getpid()}"
+        return LicFacts(line=line, width=1000, height=1000, model="none", quality=0, bytes=10)

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -18,6 +19,31 @@ README = (ROOT / "README.md").read_text()
 def test_ruff(arguments):
     result = subprocess.run([sys.executable, "-m", "ruff", *arguments, ROOT], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def test_types(tmp_path):
+    """mypy, as pyproject.toml has it: strict, without an exemption for any file of ours."""
+    words = [sys.executable, "-m", "mypy", "--cache-dir", tmp_path]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"] and not any(
+        name.startswith("licodec") for o in settings["overrides"] for name in o["module"]
+    )
+    assert not [path for path in ROOT.glob("licodec/**/*.py") if "type: ignore" in path.read_text(encoding="utf-8")]
+
+
+def test_threads_and_c_are_not_ours():
+    """concurrent.futures does what threads are for; only the command line tunes its process through ctypes."""
+    found = {
+        (alias.name, path.relative_to(ROOT / "licodec").as_posix())
+        for path in ROOT.glob("licodec/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name in ("threading", "_thread", "ctypes")
+    }
+    assert found == {("ctypes", "cli/process.py")}
 
 
 def test_ci_runs_the_readme_commands():

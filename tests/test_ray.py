@@ -54,13 +54,13 @@ def test_jobs_outlive_processes_and_a_node(cluster, tmp_path, capsys):
     outcomes, workers = [], set()
     for outcome in run(Odd(folder=str(tmp_path)), names(*stems), cluster.address, 2, Caps()):
         outcomes.append(outcome)
-        if outcome.facts["line"] not in workers:
-            workers.add(outcome.facts["line"])
+        if outcome.facts.line not in workers:
+            workers.add(outcome.facts.line)
             if len(workers) == 2:  # both are at work: in the middle of the next jobs a node dies
                 threading.Timer(0.2, lambda: cluster.remove_node(cluster.nodes[1], allow_graceful=False)).start()
     assert sorted(kinds(outcomes)) == sorted(stems) and len(outcomes) == 40
     assert set(kinds(outcomes).values()) == {"done"} and len(workers) >= 2
-    assert len({outcome.facts["line"] for outcome in outcomes[-5:]}) == 1
+    assert len({outcome.facts.line for outcome in outcomes[-5:]}) == 1
     assert "died" not in capsys.readouterr().out
     ray.shutdown()
 

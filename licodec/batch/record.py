@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
+from licodec.batch.facts import Facts, LicFacts
 from licodec.batch.jobs import Job
 from licodec.batch.place import Place
 from licodec.batch.places import Local
@@ -20,13 +21,12 @@ class Outcome:
     """Of one job: facts, or an error, or neither if it was done already.
 
     Attributes:
-        facts: see `tasks.Facts`.
         seconds: of work.
         trace: the error's traceback.
     """
 
     job: Job
-    facts: dict[str, Any] | None = None
+    facts: Facts | None = None
     error: LicodecError | None = None
     seconds: float = 0.0
     trace: str = ""
@@ -37,7 +37,7 @@ class Outcome:
         if self.error is not None:
             return path | {"error": one_line(self.error), "exit_code": self.error.exit_code}
         target = {"output": str(self.job.target)} if self.job.target is not None else {}
-        facts = {k: v for k, v in (self.facts or {}).items() if k != "line"}
+        facts = self.facts.document() if self.facts else {}
         return path | target | facts | {"seconds": round(self.seconds, 4)}
 
 
@@ -62,10 +62,10 @@ class Totals:
         self.files += 1
         self.failed += outcome.error is not None
         self.skipped += outcome.error is None and outcome.facts is None
-        if facts := outcome.facts:
-            self.megapixels += facts["width"] * facts["height"] / 1e6
-            self.bytes_in += facts.get("source_bytes", facts["bytes"])
-            self.bytes_out += facts.get("output_bytes", facts["bytes"])
+        if isinstance(facts := outcome.facts, LicFacts):
+            self.megapixels += facts.width * facts.height / 1e6
+            self.bytes_in += facts.bytes_in
+            self.bytes_out += facts.bytes_out
 
     def document(self) -> dict[str, Any]:
         rounded = {"megapixels": round(self.megapixels, 3), "seconds": round(self.seconds, 3)}

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from licodec.batch.facts import DecodeFacts, EncodeFacts, Facts, VerifyFacts
 from licodec.batch.jobs import Job, Plan
 from licodec.batch.place import Place
 from licodec.batch.places import Local, Stream
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MEMORY_EACH = 1_500_000_000  # bytes for one process with `lite`, which a picture of 100 megapixels needs
 Tiles = Callable[[int, int], None]
-Facts = dict[str, Any]  # what --json prints; "line" is what is printed otherwise, "warnings" a list of lines
 
 
 @dataclass(frozen=True)
@@ -153,21 +153,27 @@ class Encode(Task):
             effort=self.effort,
         )  # fmt: skip
         encoded = found.encoded
-        facts = _facts(chosen, picture, found.quality, len(encoded.data))
-        facts["source_bytes"] = len(source) if isinstance(source, bytes) else source.stat().st_size
+        (width, height), size = picture.size, len(encoded.data)
+        bpp = 8 * size / (width * height)
+        facts = EncodeFacts(
+            line=f"{width}x{height}  q {found.quality:g}  {size} bytes  {bpp:.3f} bpp",
+            warnings=picture.warnings or None, width=width, height=height, model=chosen.info.name,
+            quality=found.quality, bytes=size, bpp=round(bpp, 5),
+            source_bytes=len(source) if isinstance(source, bytes) else source.stat().st_size,
+        )  # fmt: skip
         if found.psnr is not None:
-            facts["psnr"] = round(found.psnr, 4)
-            facts["line"] = f"{facts['line']}  {facts['psnr']:.2f} dB"
+            facts.psnr = round(found.psnr, 4)
+            facts.line += f"  {facts.psnr:.2f} dB"
         if self.verbose:
-            facts["ideal_bits"] = round(encoded.ideal_bits, 1)
-            facts["line"] = f"{facts['line']}  payload {encoded.payload_bytes} (ideal {encoded.ideal_bits / 8:.0f})"
+            facts.ideal_bits = round(encoded.ideal_bits, 1)
+            facts.line += f"  payload {encoded.payload_bytes} (ideal {encoded.ideal_bits / 8:.0f})"
         with job.output.writing(self.force, job.source if self.preserve else None) as file:
             file.write(encoded.data)
         if self.delete_source:
             self._delete(job, picture, encoded.data, facts)
         return facts
 
-    def _delete(self, job: Job, picture: Picture, data: bytes, facts: Facts) -> None:
+    def _delete(self, job: Job, picture: Picture, data: bytes, facts: EncodeFacts) -> None:
         """Remove the original once what lies at the target is what was verified, and stands for all of it."""
         from licodec.inputs import RAW_SUFFIXES
 
@@ -178,12 +184,12 @@ class Encode(Task):
         if picture.warnings:
             why = "not all of it could be coded"
         if why:
-            facts["warnings"] = [*facts.get("warnings", []), f"the original is kept: {why}"]
+            facts.warnings = [*(facts.warnings or []), f"the original is kept: {why}"]
             return
         if isinstance(job.target, Local):
             _sync(job.target.path)
         job.source.path.unlink()
-        facts["deleted"] = True
+        facts.deleted = True
 
 
 @dataclass(frozen=True)
@@ -216,16 +222,10 @@ class Decode(Task):
             warnings = output.write(decoding, format_name, file)
             written = file.tell()
         width, height = decoding.size
-        return {
-            "width": width,
-            "height": height,
-            "model": header.model,
-            "quality": header.quality,
-            "bytes": size,
-            "output_bytes": written,
-            "warnings": warnings,
-            "line": f"{width}x{height}  {written} bytes",
-        }
+        return DecodeFacts(
+            line=f"{width}x{height}  {written} bytes", warnings=warnings, width=width, height=height,
+            model=header.model, quality=header.quality, bytes=size, output_bytes=written,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -254,16 +254,11 @@ class Verify(Task):
             chosen = codec.for_header(header, self.weights, self.device, self.precision)
             for _ in chosen.open(parsed, None, tiles, self.limits.tile or codec.MAX_TILE).strips:
                 pass
-        return {
-            "width": header.width,
-            "height": header.height,
-            "model": header.model,
-            "weights": header.fingerprint.hex(),
-            "quality": header.quality,
-            "bytes": len(data),
-            "checked": "checksums" if self.fast else "decoded",
-            "line": f"{header.width}x{header.height}  {header.model}  q {header.quality:g}  good",
-        }
+        return VerifyFacts(
+            line=f"{header.width}x{header.height}  {header.model}  q {header.quality:g}  good",
+            width=header.width, height=header.height, model=header.model, weights=header.fingerprint.hex(),
+            quality=header.quality, bytes=len(data), checked="checksums" if self.fast else "decoded",
+        )  # fmt: skip
 
 
 def _decode_nothing(task: Decode | Verify, first: Job) -> None:
@@ -305,23 +300,6 @@ def _available_memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     return 1 << 62
-
-
-def _facts(chosen: Codec, picture: Picture, quality: float, size: int) -> Facts:
-    width, height = picture.size
-    bpp = 8 * size / (width * height)
-    facts: Facts = {
-        "width": width,
-        "height": height,
-        "model": chosen.info.name,
-        "quality": quality,
-        "bytes": size,
-        "bpp": round(bpp, 5),
-        "line": f"{width}x{height}  q {quality:g}  {size} bytes  {bpp:.3f} bpp",
-    }
-    if picture.warnings:
-        facts["warnings"] = picture.warnings
-    return facts
 
 
 def refuse_existing(target: Place | None, force: bool) -> None:

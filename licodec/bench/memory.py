@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def keep() -> None:
+    """Freed memory stays with the process, as it pleases the C library."""
 
 
 class PeakMemory:
@@ -15,10 +18,13 @@ class PeakMemory:
 
     What was there before, the loaded model for one, is not counted. On a GPU
     it is the GPU's memory. None where the system does not tell (it takes Linux).
+
+    Args:
+        return_memory: gives the system back what is freed, since that, taken again, would not show.
     """
 
-    def __init__(self, cuda: bool = False) -> None:
-        self.cuda = cuda
+    def __init__(self, cuda: bool = False, return_memory: Callable[[], None] = keep) -> None:
+        self.cuda, self.return_memory = cuda, return_memory
         self.bytes: int | None = None
 
     def __enter__(self) -> PeakMemory:
@@ -33,8 +39,7 @@ class PeakMemory:
 
     def _start(self) -> int | None:
         with contextlib.suppress(OSError, AttributeError):
-            if sys.platform == "linux":
-                ctypes.CDLL(None).malloc_trim(0)  # else freed memory, taken again, would not show
+            self.return_memory()
             _RESET.write_text("5")  # sets the peak to what is in use now
             return self._read("VmRSS")
         return None
@@ -44,7 +49,7 @@ class PeakMemory:
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(name))
         return int(line.split()[1]) << 10
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.before is None:
             return
         if self.cuda:

@@ -7,6 +7,7 @@ import contextlib
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ from licodec.errors import LicodecError
 from licodec.search import pixel_psnr
 
 CROP = 320  # side of the crops in pixels
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def rank(results: list[Result], first: str, anchor: str) -> list[tuple[str, floa
     return [item[:3] for item in ranked]
 
 
-def ends(ranked: list, count: int) -> list:
+def ends(ranked: list[Item], count: int) -> list[Item]:
     """The `count` worst and best of a ranking: worst, best, second worst, second best ..."""
-    order = []
+    order: list[Item] = []
     low, high = 0, len(ranked) - 1
     while low <= high and len(order) < count:
         order.append(ranked[low])

@@ -6,12 +6,18 @@ import csv
 import functools
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from licodec.bench import bd, table
 from licodec.bench.points import Point, averages, curve
 from licodec.bench.run import Result, environment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
 
 SCHEMA = 4
 KODAK = (24, {(768, 512), (512, 768)})  # its pictures and their sizes
@@ -154,8 +160,8 @@ def plot(results: list[Result], folder: Path) -> dict[str, Path]:
             (line,) = axes.plot(rates, values, marker="o", markersize=4, label=codec)
             colours[codec] = line.get_color()
         limits = axes.get_xlim(), axes.get_ylim()
-        key = {"psnr": "psnr", "ms-ssim": "ms_ssim_db"}.get(name)
-        _mark_published(axes, published, key, colours)
+        if key := {"psnr": "psnr", "ms-ssim": "ms_ssim_db"}.get(name):
+            _mark_published(axes, published, key, colours)
         axes.set(xlabel="bits per pixel", ylabel=label, xlim=(0, limits[0][1]), ylim=limits[1])
         if name == "lpips":
             axes.invert_yaxis()
@@ -168,13 +174,15 @@ def plot(results: list[Result], folder: Path) -> dict[str, Path]:
     return written
 
 
-def _published() -> dict[str, list[dict[str, float]]]:
+def _published() -> dict[str, list[Mapping[str, float]]]:
     from licodec.weights import manifest
 
     return {name: points for name, model in manifest.package().models.items() if (points := model.kodak_points())}
 
 
-def _mark_published(axes, published: dict[str, list[dict[str, float]]], key: str | None, colours: dict) -> None:
+def _mark_published(
+    axes: Axes, published: dict[str, list[Mapping[str, float]]], key: str, colours: dict[str, ColorType]
+) -> None:
     markers = "xs^vD<>P*h8"
     for number, (model, points) in enumerate(published.items()):
         own = [p for p in points if key in p]

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from licodec.batch.facts import Facts
 from licodec.batch.jobs import Job
 from licodec.batch.place import Place
 from licodec.bench.codecs import Measured
-from licodec.bench.memory import PeakMemory
+from licodec.bench.memory import PeakMemory, keep
 from licodec.bench.metrics import METRICS
 from licodec.bench.pictures import digest
 from licodec.errors import LicodecError, UsageError
@@ -85,23 +86,37 @@ class Point(Job):
     key: str = ""
 
 
+@dataclass(kw_only=True)
+class Measurement(Facts):
+    """What came of a `Point`."""
+
+    result: Result
+
+
 def key_of(digest: str, codec: Measured) -> str:
     """What tells a result from all others."""
     return f"{digest} {codec.name} {codec.setting:g} {codec.identity}"
 
 
 def measure(
-    pixels: np.ndarray, name: str, key: str, codec: Measured, repeat: int, metrics: list[str], cuda: bool = False
+    pixels: np.ndarray,
+    name: str,
+    key: str,
+    codec: Measured,
+    repeat: int,
+    metrics: list[str],
+    cuda: bool = False,
+    return_memory: Callable[[], None] = keep,
 ) -> Result:
-    """Encode, decode and compare."""
+    """Encode, decode and compare; `cuda` and `return_memory` are of `PeakMemory`."""
     times: tuple[list[float], list[float]] = ([], [])
     peaks: tuple[list[int | None], list[int | None]] = ([], [])
     for _ in range(repeat):
-        with PeakMemory(cuda) as encoding:
+        with PeakMemory(cuda, return_memory) as encoding:
             began = time.perf_counter()
             data, bits = codec.encode(pixels)
             times[0].append(time.perf_counter() - began)
-        with PeakMemory(cuda) as decoding:
+        with PeakMemory(cuda, return_memory) as decoding:
             began = time.perf_counter()
             decoded = codec.decode(data)
             times[1].append(time.perf_counter() - began)
@@ -110,13 +125,14 @@ def measure(
     height, width = pixels.shape[:2]
     if decoded.shape != pixels.shape:
         raise UsageError(f"{codec.name} gives a picture of another size, {decoded.shape[1]}x{decoded.shape[0]}")
+    scores = {metric: METRICS[metric](decoded, pixels) for metric in metrics}
     return Result(
         key=key, image=name, codec=codec.name, setting=codec.setting, width=width, height=height, bytes=len(data),
         bpp=8 * len(data) / (width * height), psnr=pixel_psnr(decoded, pixels),
         encode_seconds=statistics.median(times[0]), decode_seconds=statistics.median(times[1]),
         estimated_bits=bits, encode_memory=max(peaks[0], key=lambda b: b or 0),
         decode_memory=max(peaks[1], key=lambda b: b or 0), metrics=tuple(metrics),
-        **{metric.replace("-", "_"): METRICS[metric](decoded, pixels) for metric in metrics},
+        ms_ssim=scores.get("ms-ssim"), ssimulacra2=scores.get("ssimulacra2"), lpips=scores.get("lpips"),
     )  # fmt: skip
 
 
@@ -181,9 +197,9 @@ def run(
             if outcome.error is not None:
                 spoil(point.name, outcome.error)
             elif outcome.facts is not None:
-                result: Result = outcome.facts["result"]
-                kept.add(result)
-                take(point.index, point.name, result)
+                assert isinstance(outcome.facts, Measurement)
+                kept.add(outcome.facts.result)
+                take(point.index, point.name, outcome.facts.result)
     order = {name: i for i, name in enumerate(pictures)}
     return [found[place] for place in sorted(found, key=lambda place: (place[0], order[place[1]]))]
 

@@ -7,14 +7,16 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from licodec import runtime
+from licodec.batch.facts import Facts
 from licodec.batch.jobs import Job
 from licodec.batch.place import Place
 from licodec.batch.run import Doing
-from licodec.batch.tasks import Facts, Task, Tiles
+from licodec.batch.tasks import Task, Tiles
 from licodec.bench import page, pictures, rivals, run
 from licodec.bench.codecs import Measured, models
+from licodec.bench.memory import keep
 from licodec.errors import UsageError
 
 
@@ -52,6 +54,13 @@ class Pair(Job):
     rates: tuple[tuple[str, float, float], ...] = ()
 
 
+@dataclass(kw_only=True)
+class Shown(Facts):
+    """What came of a `Pair`."""
+
+    comparison: page.Comparison
+
+
 @dataclass(frozen=True)
 class Measure(Task):
     """Does `run.Point`s and `Pair`s.
@@ -59,11 +68,13 @@ class Measure(Task):
     Attributes:
         repeat: times are medians of so many.
         metrics: besides PSNR.
+        return_memory: see `memory.PeakMemory`.
     """
 
     wanted: Wanted = field(default_factory=lambda: Wanted((), (), (), ()))
     repeat: int = 1
     metrics: tuple[str, ...] = ()
+    return_memory: Callable[[], None] = keep
 
     label = "measuring"
 
@@ -79,7 +90,8 @@ class Measure(Task):
         codecs = [codec for part in self.wanted.codecs() for codec in part]
         pixels = pictures.pixels(job.source)
         if isinstance(job, Pair):
-            return {"shown": page.side_by_side(pixels, codecs, job.name, job.rate, job.gain, list(job.rates))}
+            shown = page.side_by_side(pixels, codecs, job.name, job.rate, job.gain, list(job.rates))
+            return Shown(comparison=shown)
         assert isinstance(job, run.Point)
         codec = codecs[job.index]
         if run.key_of(job.key.split(" ", 1)[0], codec) != job.key:
@@ -88,8 +100,13 @@ class Measure(Task):
             )
         _warm(codec, job)
         cuda = _is_cuda(self.device)
-        result = run.measure(pixels, job.name, job.key, codec, self.repeat, list(self.metrics), cuda)
-        return {"result": replace(result, side_by_side=self.side_by_side, **_where(cuda))}
+        result = run.measure(
+            pixels, job.name, job.key, codec, self.repeat, list(self.metrics), cuda, self.return_memory
+        )
+        threads = runtime.threads() or os.cpu_count()
+        return run.Measurement(
+            result=replace(result, side_by_side=self.side_by_side, threads=threads, processor=_processor(cuda))
+        )
 
 
 _used: set[str] = set()
@@ -103,16 +120,13 @@ def _warm(codec: Measured, job: run.Point) -> None:
         _used.add(key)
 
 
-def _where(cuda: bool) -> dict[str, Any]:
-    """What the seconds depend on."""
-    from licodec import runtime
+def _processor(cuda: bool) -> str:
+    """On which the seconds depend."""
+    if not cuda:
+        return run.processor()
+    import torch
 
-    name = run.processor()
-    if cuda:
-        import torch
-
-        name = f"{name} with {torch.cuda.get_device_name()}"
-    return {"threads": runtime.threads() or os.cpu_count(), "processor": name}
+    return f"{run.processor()} with {torch.cuda.get_device_name()}"
 
 
 def _is_cuda(device: str) -> bool:
@@ -149,8 +163,8 @@ def compare(
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
-            assert outcome.facts is not None
-            comparison: page.Comparison = outcome.facts["shown"]
+            assert isinstance(outcome.facts, Shown)
+            comparison = outcome.facts.comparison
             shown[comparison.image] = comparison
             report(comparison.image)
     return [shown[pair.name] for pair in pairs]

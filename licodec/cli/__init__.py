@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import importlib
 import itertools
-import os
 import sys
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_group
+
+from licodec.cli import process
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 
@@ -90,7 +89,8 @@ class _Command(TyperCommand):
         super().__init__(*args, **kwargs)
         self.help = _escaped(self.help)
         for parameter in self.params:
-            parameter.help = _escaped(getattr(parameter, "help", None))
+            if isinstance(parameter, TyperArgument | TyperOption):
+                parameter.help = _escaped(parameter.help)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if any("--strip" in parameter.opts for parameter in self.params):
@@ -114,20 +114,6 @@ def _with_bare_strip(arguments: list[str]) -> list[str]:
     return out
 
 
-def _tune_process() -> None:
-    """What makes this process fast; before torch and numpy are imported. A library must not do this to its host."""
-    # torch's threads spin while they wait for each other; beside another busy program
-    # that made coding ten times as slow (measured: 2.6 s against 0.22 s a picture)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        # keep freed memory instead of asking the system for zeroed pages again: TCM is 17 % faster
-        libc, m_mmap_max, m_trim_threshold = ctypes.CDLL(None), -4, -1
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
 def _misused(error: Any) -> int:
     """Say what is wrong with the call, in one line; gives the exit code."""
     if type(error).__name__ != "NoArgsIsHelpError":  # that has shown the help
@@ -142,7 +128,7 @@ def _misused(error: Any) -> int:
 
 def main() -> None:
     """Run the command line; errors of ours and of the call end it with one line and their exit code."""
-    _tune_process()
+    process.tune()
     try:
         code = app(prog_name="licodec", standalone_mode=False)
         if code == INTERRUPTED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +13,18 @@ from licodec.cli.common import MANY, Manner, Options, outcomes, share_of
 from licodec.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from licodec.batch.jobs import Job
     from licodec.batch.place import Place
     from licodec.batch.record import Outcome
     from licodec.batch.run import Doing
+    from licodec.bench.bd import Over
+    from licodec.bench.codecs import Measured
     from licodec.bench.folder import Kept
+    from licodec.bench.points import Point
     from licodec.bench.report import Report
+    from licodec.bench.run import Result
 
 
 def bench(
@@ -88,25 +94,32 @@ def bench(
     from licodec.batch.places import of
     from licodec.bench import bd, folder, pictures, report, rivals, run, tasks
     from licodec.bench.metrics import METRICS, available, choose
+    from licodec.cli import process
     from licodec.inputs import suffixes
 
     jobs = jobs if ray is not None else jobs or 1
     if not threads and jobs != 1:
         threads = 1 if jobs is None or ray is not None else share_of(jobs)
     runtime.use_threads(threads)
-    metrics_ = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
+    chosen = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
     steps = parse_numbers(qualities, "--qualities"), parse_numbers(effort, "--effort")
     wanted = tasks.Wanted(
         tuple(_names(models)), tuple(steps[0]), tuple(steps[1]), tuple(against), device, precision, threads
     )
     own, others = wanted.codecs()
     measured = [*own, *others]
-    range_ = None if over is None else bd.Over.parse(over)
+    limits = None if over is None else bd.Over.parse(over)
     anchors = choose_anchors([name for text in anchor for name in rivals.split(text)], own, measured)
-    check_curves(measured, range_)
+    check_curves(measured, limits)
     places = pictures.gather(inputs, suffixes())
     task = tasks.Measure(
-        device=device, threads=threads, precision=precision, wanted=wanted, repeat=repeat, metrics=tuple(metrics_)
+        device=device,
+        threads=threads,
+        precision=precision,
+        wanted=wanted,
+        repeat=repeat,
+        metrics=tuple(chosen),
+        return_memory=process.return_memory,
     )
     manner = Manner(jobs, ray=ray)
     failing: set[str] = set()
@@ -120,11 +133,11 @@ def bench(
 
     with folder.opened(of(out)) as kept:
         with _progress(len(places) * len(measured), quiet) as advance:
-            results = run.run(places, measured, kept, metrics_, do, advance, complain)
+            results = run.run(places, measured, kept, chosen, do, advance, complain)
         results = [r for r in results if r.image not in failing]  # averages must be over the same pictures
         if not results:
             raise UsageError("none of the pictures could be measured")
-        found = report.Report(results, list(dict.fromkeys(m.name for m in own)), anchors, range_)
+        found = report.Report(results, list(dict.fromkeys(m.name for m in own)), anchors, limits)
         _write(found, kept, (measured[0].name, anchors[0] if anchors else ""), places, crops, do, quiet)
     if not quiet:
         _show(found)
@@ -147,7 +160,7 @@ def _write(
     kept.publish()
 
 
-def choose_anchors(asked: list[str], own: list, measured: list) -> list[str]:
+def choose_anchors(asked: list[str], own: Sequence[Measured], measured: Sequence[Measured]) -> list[str]:
     """Names of the curves to compare with. Raises UsageError."""
     names = list(dict.fromkeys(m.name for m in measured))
     for name in asked:
@@ -157,7 +170,7 @@ def choose_anchors(asked: list[str], own: list, measured: list) -> list[str]:
     return list(dict.fromkeys(asked)) or others or (names[:1] if len(names) > 1 else [])
 
 
-def check_curves(measured: list, over) -> None:
+def check_curves(measured: Sequence[Measured], over: Over | None) -> None:
     """Raises UsageError for two curves of one name, and for an --over without a point."""
     seen = set()
     for codec in measured:
@@ -196,13 +209,13 @@ class _progress:
         self.bar = Progress(console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty())
         self.task = self.bar.add_task("measuring", total=total)
 
-    def __enter__(self):
+    def __enter__(self) -> Callable[[Result], None]:
         self.bar.start()
         return lambda result: self.bar.update(
             self.task, advance=1, description=f"{result.codec} {result.setting:g} {result.image}"
         )
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
 
@@ -226,7 +239,7 @@ def _show(found: Report) -> None:
     def text(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    columns = {
+    columns: dict[str, Callable[[Point], str]] = {
         "codec": lambda p: p.codec,
         "setting": lambda p: f"{p.setting:g}",
         "bpp": lambda p: f"{p.bpp:.4f}",
@@ -245,11 +258,11 @@ def _show(found: Report) -> None:
     for made in found.tables:
         console.print()
         _print(console, table.head(made), [table.cells(made, row) for row in made.rows])
-    if text_ := found.about if found.tables else found.beside.strip():
-        console.print(text_)
+    if below := found.about if found.tables else found.beside.strip():
+        console.print(below)
 
 
-def _print(console, names: list[str], rows: list[list[str]]) -> None:
+def _print(console: Console, names: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")

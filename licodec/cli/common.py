@@ -308,14 +308,14 @@ def _tell(outcome: Outcome, manner: Manner) -> None:
             print(outcome.trace, file=sys.stderr, end="")
         print(f"licodec: {job.source}: {' '.join(str(outcome.error).split())}", file=sys.stderr)
     if facts is not None:
-        for warning in facts.get("warnings", ()):
+        for warning in facts.warnings or ():
             print(f"licodec: {job.source}: warning: {warning}", file=sys.stderr)
     if manner.as_json:
         if facts is not None or outcome.error is not None:
             print(json.dumps(outcome.document()), flush=True)
     elif facts is not None and not manner.quiet and not isinstance(job.target, Stream):
         to = f" -> {job.target}" if job.target is not None else ""
-        print(f"{job.source}{to}  {facts['line']}  {outcome.seconds:.2f} s", file=sys.stderr)
+        print(f"{job.source}{to}  {facts.line}  {outcome.seconds:.2f} s", file=sys.stderr)
 
 
 def _conclude(plan: Plan, totals: Totals, failed: list[Outcome], manner: Manner) -> None:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from licodec.entropy.tables import Tables
 from licodec.layers.bound import lower_bound
 from licodec.models.autoregressive import DiagonalContext, JointAutoregressive, JointAutoregressiveConfig
-from licodec.models.base import SCALE_MIN, CompressionModel, Context, Estimate, estimate
+from licodec.models.base import SCALE_MIN, Context, Estimate, estimate
 from licodec.models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
+from licodec.models.slices import SliceModel
 
 GAINS = (0.1, 0.13944, 0.19293, 0.26874, 0.37268, 0.51801, 0.71957, 1.0)
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18)
@@ -48,7 +49,7 @@ def rising(count: int) -> Tensor:
     return torch.logspace(-1, 0, count) if count != len(GAINS) else torch.tensor(GAINS)
 
 
-class VariableRate(CompressionModel):
+class VariableRate(SliceModel):
     """What the three have in common: the gain, and the offsets."""
 
     variable_rate = True
@@ -80,7 +81,7 @@ class VariableRate(CompressionModel):
         return (symbols.sign() * (size - offset) + mean) / gain.to(mean)
 
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
-        y = super().analyse(x, quality)  # type: ignore[safe-super]  # of the model that this is mixed into
+        y = super().analyse(x, quality)
         return y * self.gain(quality).to(y)
 
     def rate_lambda(self, quality: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +109,7 @@ class OnnxModel:
         self.state = weights.state
         self.threads = threads or _threads()
         self.side_by_side = min(self.threads, SIDE_BY_SIDE)
-        self.loaded: dict[str, tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]] = {}
-        self.lock = threading.Lock()
+        self.loaded: dict[str, Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]]] = {}
         self._check_sums()
         self.tables = functools.lru_cache(maxsize=4)(self._tables)
 
@@ -158,13 +157,22 @@ class OnnxModel:
         fed = [given for given in session.get_inputs() if given.name in needed["inputs"]]
         return session, {given.name: self._weight(given.name, _TYPES[given.type], given.shape) for given in fed}
 
+    def _session(self, name: str) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
+        """What `_load` gives; of several threads that ask for it first, one loads it and the others wait."""
+        if loaded := self.loaded.get(name):
+            return loaded.result()
+        mine: Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]] = Future()
+        if (loaded := self.loaded.setdefault(name, mine)) is mine:
+            try:
+                mine.set_result(self._load(name))
+            except BaseException as error:
+                del self.loaded[name]  # the next call tries again
+                mine.set_exception(error)
+        return loaded.result()
+
     def run(self, name: str, **inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs of a graph. Raises OutOfMemoryError."""
-        if name not in self.loaded:
-            with self.lock:
-                if name not in self.loaded:
-                    self.loaded[name] = self._load(name)
-        session, weights = self.loaded[name]
+        session, weights = self._session(name)
         wanted = {given.name for given in session.get_inputs()}
         try:
             return session.run(None, {k: v for k, v in inputs.items() if k in wanted} | weights)
