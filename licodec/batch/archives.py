@@ -44,6 +44,8 @@ def _tar(file: IO[bytes]) -> Any:
     class Tar(TarFileSystem):
         """With members called ./a.png, as `tar cf x.tar .` makes them, by their names."""
 
+        index: dict[str, Any]
+
         def _index(self) -> None:
             super()._index()
             self.index = {
