@@ -238,7 +238,7 @@ def _picture(image: ImageLike, options: EncodeOptions) -> Picture:
     from PIL import Image
 
     from licodec import imaging, inputs
-    from licodec.inputs.deep import picture_of
+    from licodec.inputs.arrays import picture_of
 
     strip, frame = options.get("strip", False), options.get("frame")
     most = options.get("max_pixels", imaging.MAX_PIXELS), options.get("max_side", imaging.MAX_SIDE)
@@ -277,12 +277,12 @@ def _decode(
 
 
 def _array(picture: Picture, alpha: bool) -> np.ndarray:
-    from licodec.inputs.deep import array_of
+    from licodec.inputs.arrays import array_of
 
     return array_of(picture) if alpha else picture.pixels
 
 
-class Facts(TypedDict):
+class HeaderInfo(TypedDict):
     """What the header and the metadata of a .lic say.
 
     weights: their fingerprint. channels: L, LA, RGB or RGBA. tile: side of the tiles, 0 for one tile. bytes: of the
@@ -305,7 +305,7 @@ class Facts(TypedDict):
     bpp: float
 
 
-class Info(Facts):
+class Info(HeaderInfo):
     """What a whole .lic says: of its bytes those of the tiles, those of metadata, and the rest."""
 
     payload_bytes: int
@@ -323,14 +323,14 @@ def info(data: bytes) -> Info:
     payload = sum(map(len, parsed.tiles))
     plain = len(container.write(container.Container(parsed.header, {}, parsed.tiles)))
     return {
-        **facts(parsed, len(data)),
+        **header_info(parsed, len(data)),
         "payload_bytes": payload,
         "overhead_bytes": plain - payload,
         "metadata_bytes": len(data) - plain,
     }
 
 
-def facts(parsed: container.Container, size: int) -> Facts:
+def header_info(parsed: container.Container, size: int) -> HeaderInfo:
     """What the header and the metadata of a file of `size` bytes say; the tiles are not looked at."""
     header = parsed.header
     return {
@@ -341,7 +341,7 @@ def facts(parsed: container.Container, size: int) -> Facts:
         "width": header.width,
         "height": header.height,
         "channels": ("L" if header.grey else "RGB") + ("A" if "A" in parsed.metadata else ""),
-        "bit_depth": 16 if header.deep else 8,
+        "bit_depth": header.bit_depth,
         "tiles": header.tiles(),
         "tile": header.tile,
         "overlap": header.overlap,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 METADATA = {"I": "icc", "E": "exif", "X": "xmp", "c": "cicp"}
 ALPHA = "A"
 Crop = tuple[int, int, int, int]  # left, top, width, height
-Report = Callable[[int, int], None]  # tiles done, tiles in all
+Progress = Callable[[int, int], None]  # tiles done, tiles in all
 
 ROUNDS = {1: 0, 2: 1, 3: 2, 4: 4, 5: 6, 6: 8, 7: 12, 8: 20, 9: 32}  # of the search (runtime/refine.py), by effort
 MAX_TILE = 2896  # 8.4 megapixels: a decoder's memory is bounded by the tile, and the file is not believed
@@ -130,7 +130,7 @@ class Codec:
             outside = ((rows < 0) | (rows >= height))[:, None] | ((columns < 0) | (columns >= width))
             part[outside] = 0
         x = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32)
-        x /= 65535 if picture.deep else 255
+        x /= (1 << picture.bit_depth) - 1
         return x
 
     def _corner(self, width: int, height: int, grid: Grid) -> tuple[int, int]:
@@ -145,7 +145,7 @@ class Codec:
         picture: Picture,
         quality: float | None = None,
         tile: int | None = None,
-        report: Report = _silent,
+        report: Progress = _silent,
         max_tile: int = MAX_TILE,
         effort: int = 1,
     ) -> Encoded:
@@ -164,7 +164,15 @@ class Codec:
         tile, overlap = self.facts.tile_sizes(width, height, tile)
         grey = picture.pixels.ndim == 2
         header = Header(
-            self.info.name, self.fingerprint, quality, width, height, grey, tile, overlap if tile else 0, picture.deep
+            self.info.name,
+            self.fingerprint,
+            quality,
+            width,
+            height,
+            grey,
+            tile,
+            overlap if tile else 0,
+            picture.bit_depth,
         )
         grid = self._grid(header)
         _check_tiles(grid, max_tile)
@@ -196,20 +204,20 @@ class Codec:
         data = container.write(Container(header, metadata, tiles))
         return Encoded(data, bits, sum(map(len, tiles)))
 
-    def decode(self, parsed: Container, crop: Crop | None = None, report: Report = _silent) -> Picture:
-        """The picture of a parsed file, or a part of it. Raises what `open` and its strips do."""
+    def decode(self, parsed: Container, crop: Crop | None = None, report: Progress = _silent) -> Picture:
+        """The picture of a parsed file, or a part of it. Raises what `open` and its bands do."""
         return self.open(parsed, crop, report).collect()
 
     def open(
-        self, parsed: Container, crop: Crop | None = None, report: Report = _silent, max_tile: int = MAX_TILE
+        self, parsed: Container, crop: Crop | None = None, report: Progress = _silent, max_tile: int = MAX_TILE
     ) -> Decoding:
         """Begin to decode a file, or the part of it that `crop` (left, top, width, height) names.
 
-        Taking the strips decodes; no more than three rows of tiles are in memory.
+        Taking the bands decodes; no more than three rows of tiles are in memory.
 
         Raises:
             WeightsError: it was made with other weights.
-            CorruptError: it is damaged; from the strips also: the decoder is out of step.
+            CorruptError: it is damaged; from the bands also: the decoder is out of step.
             UsageError: the crop is not within the picture.
             InputError: its tiles have more than max_tile**2 pixels.
         """
@@ -230,16 +238,18 @@ class Codec:
             setattr(picture, name, parsed.metadata.get(kind))
         if ALPHA in parsed.metadata:
             try:
-                alpha = imaging.alpha_from_bytes(parsed.metadata[ALPHA], (header.width, header.height), header.deep)
+                alpha = imaging.alpha_from_bytes(
+                    parsed.metadata[ALPHA], (header.width, header.height), header.bit_depth
+                )
             except InputError as error:
                 raise CorruptError(str(error)) from None
             picture.alpha = alpha[top : top + height, left : left + width]
         x, y = self._corner(header.width, header.height, grid)
         wanted = Box(top + y, left + x, top + y + height, left + x + width)
-        strips = self._strips(parsed, grid, wanted, report)
-        return Decoding((width, height), header.grey, header.deep, strips, picture)
+        bands = self._bands(parsed, grid, wanted, report)
+        return Decoding((width, height), header.grey, header.bit_depth, bands, picture)
 
-    def _strips(self, parsed: Container, grid: Grid, wanted: Box, report: Report) -> Iterator[np.ndarray]:
+    def _bands(self, parsed: Container, grid: Grid, wanted: Box, report: Progress) -> Iterator[np.ndarray]:
         """The rows of the padded picture's part `wanted`, a row of tiles at a time."""
         header, quality = parsed.header, parsed.header.quality
         rows = list(grid.rows(wanted))
@@ -254,7 +264,7 @@ class Codec:
             part, seen = part_and_seen
             touched = {box: latents[box] for _, box in grid.touching(seen)}
             y_hat = _gather(touched, seen, self.facts.latent_stride)
-            return self._synthesise(y_hat, seen, part, quality, header.deep)
+            return self._synthesise(y_hat, seen, part, quality, header.bit_depth)
 
         for row in rows:
             parts = self._parts(grid, row)
@@ -263,7 +273,7 @@ class Codec:
                 latents[box] = latent
                 done += 1
                 report(done, len(needed))
-            pixels = np.empty((row.height, row.width, 3), np.uint16 if header.deep else np.uint8)
+            pixels = np.empty((row.height, row.width, 3), np.uint16 if header.bit_depth == 16 else np.uint8)
             for (part, _), made in zip(parts, in_order(synthesise, parts, workers), strict=True):
                 pixels[part.within(row).slices()] = made
             latents = {box: y for box, y in latents.items() if box.bottom + grid.overlap > row.bottom}
@@ -290,10 +300,10 @@ class Codec:
             raise CorruptError(f"tile at {box.left},{box.top}: {error}") from None
 
     @_memory_guard()
-    def _synthesise(self, y_hat: np.ndarray, seen: Box, part: Box, quality: float, deep: bool) -> np.ndarray:
+    def _synthesise(self, y_hat: np.ndarray, seen: Box, part: Box, quality: float, bit_depth: int) -> np.ndarray:
         """Pixels [h, w, 3] of `part`, from the latent of `seen`."""
         x = self.model.synthesise(y_hat, quality)[(0, ..., *part.within(seen).slices())]
-        full, samples = (65535, np.uint16) if deep else (255, np.uint8)
+        full, samples = (65535, np.uint16) if bit_depth == 16 else (255, np.uint8)
         x = np.fmax(np.fmin(x, 1), 0)  # unlike clip they make something even of NaN, as untrained weights give
         x *= full
         return np.rint(x, out=x).astype(samples).transpose(1, 2, 0)

@@ -62,7 +62,7 @@ class Header:
         width, height: of the picture, in pixels.
         tile: side of the tiles in pixels, 0 for one tile of any size.
         overlap: pixels that the transforms see around a tile.
-        deep: samples have 16 bits, else 8.
+        bit_depth: of the samples, 8 or 16.
     """
 
     model: str
@@ -73,7 +73,7 @@ class Header:
     grey: bool = False
     tile: int = 0
     overlap: int = 0
-    deep: bool = False
+    bit_depth: int = 8
 
     def tiles(self) -> int:
         """Number of tiles."""
@@ -126,7 +126,7 @@ def _header_bytes(header: Header) -> bytes:
     model = SHORT_IDS.get(header.model, header.model)
     if not _MODEL_ID.fullmatch(model):
         raise ValueError(f"model id {model!r} is not 1 to 16 lower-case letters, digits and +.-")
-    layout = len(model) - 1 | header.grey << 4 | bool(header.tile) << 5 | header.deep << 6
+    layout = len(model) - 1 | header.grey << 4 | bool(header.tile) << 5 | (header.bit_depth == 16) << 6
     fields = [round(header.quality * 100), header.width, header.height]
     if header.tile:
         fields += [header.tile, header.overlap]
@@ -164,7 +164,8 @@ def _read_header(reader: _Reader) -> Header:
     if not plausible:
         raise CorruptError("the header is damaged; copy or download the file again")
     model = _LONG_NAMES.get(model, model)
-    return Header(model, fingerprint, quality / 100, width, height, bool(layout & 16), tile, overlap, bool(layout & 64))
+    bit_depth = 16 if layout & 64 else 8
+    return Header(model, fingerprint, quality / 100, width, height, bool(layout & 16), tile, overlap, bit_depth)
 
 
 def write(container: Container) -> bytes:

@@ -164,7 +164,7 @@ class _Checkpoint(TypedDict, total=False):
 _Trained = TypedDict("_Trained", {"lambda": float | None, "metric": str}, total=False)
 
 
-class Row(_Known, _Trained, _Checkpoint):
+class WeightsRow(_Known, _Trained, _Checkpoint):
     """A weights file that is here or could be, as `licodec weights list --json` prints it.
 
     status: bundled, installed, cached, published or unpublished. where: it is, or how to get it.
@@ -172,15 +172,15 @@ class Row(_Known, _Trained, _Checkpoint):
     """
 
 
-def rows() -> list[Row]:
+def rows() -> list[WeightsRow]:
     """Every weights file there is or could be, for `licodec weights list`; imports no torch."""
-    out: list[Row] = []
+    out: list[WeightsRow] = []
     for name in MODELS:
         own = store.bundled(name)
         here = store.installed(name)
-        out += [Row(model=name, quality=None, status="bundled", where=str(path)) for path in own]
+        out += [WeightsRow(model=name, quality=None, status="bundled", where=str(path)) for path in own]
         for quality, path in here.items():
-            row = Row(model=name, quality=quality, status="installed", where=str(path))
+            row = WeightsRow(model=name, quality=quality, status="installed", where=str(path))
             out.append({**row, **_checkpoint(sources.fetchable(name, quality))})
         seen = set(here)
         for entry in sources.entries(name):
@@ -194,7 +194,7 @@ def rows() -> list[Row]:
     return out
 
 
-def _row(entry: Entry) -> Row:
+def _row(entry: Entry) -> WeightsRow:
     if entry.status == "published":
         path = hub.peek(entry)
         status, where = ("cached", str(path)) if path else ("published", f"{entry.pinned.repo}, {entry.size} bytes")

@@ -56,9 +56,9 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[0]
 
     @property
-    def deep(self) -> bool:
-        """Whether samples have 16 bits."""
-        return self.pixels.dtype == np.uint16
+    def bit_depth(self) -> int:
+        """Of the samples: 8 or 16."""
+        return 8 * self.pixels.dtype.itemsize
 
     @property
     def rgb(self) -> np.ndarray:
@@ -67,7 +67,7 @@ class Picture:
 
     def eight_bit(self) -> Picture:
         """The same with samples of 8 bits."""
-        if not self.deep:
+        if self.bit_depth == 8:
             return self
         alpha = None if self.alpha is None else to_eight_bit(self.alpha)
         return replace(self, pixels=to_eight_bit(self.pixels), alpha=alpha)
@@ -238,9 +238,9 @@ def read(
         with _without_pillows_limit(), _open(source) as image:
             check_pixels(*image.size, max_pixels, max_side)
             cicp = None if strip else _cicp(image)
-            deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile) for tile in image.tile)
-            if deep and getattr(image, "n_frames", 1) == 1:
-                picture = _read_deep(source, strip)
+            sixteen = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile) for tile in image.tile)
+            if sixteen and getattr(image, "n_frames", 1) == 1:
+                picture = _read_sixteen_bit(source, strip)
             else:
                 picture = from_pil(image, strip, frame)
             return replace(picture, cicp=cicp)
@@ -260,7 +260,7 @@ def _open(source: Path | bytes) -> ImageFile.ImageFile:
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
-def _read_deep(source: Path | bytes, strip: bool) -> Picture:
+def _read_sixteen_bit(source: Path | bytes, strip: bool) -> Picture:
     """Colour or transparency of 16 bits, for which Pillow has no mode."""
     with _open(source) as image:
         grey = "LA;16B" in str(image.tile)
@@ -314,8 +314,8 @@ def _cicp(image: ImageFile.ImageFile) -> bytes | None:
     file.seek(0)
     head = file.read(4096).partition(b"IDAT")[0]
     file.seek(place)
-    at = head.find(b"\0\0\0\x04cICP")
-    return head[at + 8 : at + 12] if at >= 0 else None
+    begin = head.find(b"\0\0\0\x04cICP")
+    return head[begin + 8 : begin + 12] if begin >= 0 else None
 
 
 def check_pixels(width: int, height: int, most: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> None:
@@ -333,11 +333,11 @@ def alpha_to_bytes(alpha: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def alpha_from_bytes(data: bytes, size: tuple[int, int], deep: bool = False) -> np.ndarray:
+def alpha_from_bytes(data: bytes, size: tuple[int, int], bit_depth: int = 8) -> np.ndarray:
     """The inverse; `size` is width, height. Raises InputError if it is not that."""
     try:
         with _without_pillows_limit(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != size or image.mode != ("I;16" if deep else "L"):
+            if image.size != size or image.mode != ("I;16" if bit_depth == 16 else "L"):
                 raise InputError("the alpha channel does not fit the picture")
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Decoded pictures as files: PNG and PNM strip by strip, the other formats through Pillow.
+"""Decoded pictures as files: PNG and PNM strip by band, the other formats through Pillow.
 
 PNG is written here because Pillow needs all pixels at once and has no mode for
 colour of 16 bits.
@@ -35,24 +35,24 @@ class Decoding:
 
     Attributes:
         size: width, height.
-        strips: its rows from the top, as `Picture.pixels` in parts; can be taken once.
+        bands: its rows from the top, as `Picture.pixels` in parts; can be taken once.
         picture: all else: alpha and metadata; its pixels are empty.
     """
 
     size: tuple[int, int]
     grey: bool
-    deep: bool
-    strips: Iterator[np.ndarray]
+    bit_depth: int
+    bands: Iterator[np.ndarray]
     picture: Picture = field(default_factory=lambda: Picture(np.empty((0, 0), np.uint8)))
 
     def collect(self) -> Picture:
         """Decode all of it."""
         shape = self.size[::-1] if self.grey else (*self.size[::-1], 3)
-        pixels = np.empty(shape, np.uint16 if self.deep else np.uint8)
+        pixels = np.empty(shape, np.uint16 if self.bit_depth == 16 else np.uint8)
         top = 0
-        for strip in self.strips:
-            pixels[top : top + len(strip)] = strip
-            top += len(strip)
+        for band in self.bands:
+            pixels[top : top + len(band)] = band
+            top += len(band)
         self.picture.pixels = pixels
         return self.picture
 
@@ -83,8 +83,8 @@ def write(decoding: Decoding, format_name: str, file: BinaryIO) -> list[str]:
 def to_bytes(picture: Picture, format_name: str) -> bytes:
     """A whole picture as a file. Raises InputError."""
     out = io.BytesIO()
-    strips = iter([picture.pixels])
-    write(Decoding(picture.size, picture.pixels.ndim == 2, picture.deep, strips, picture), format_name, out)
+    bands = iter([picture.pixels])
+    write(Decoding(picture.size, picture.pixels.ndim == 2, picture.bit_depth, bands, picture), format_name, out)
     return out.getvalue()
 
 
@@ -94,7 +94,7 @@ def _write_by_pillow(decoding: Decoding, format_name: str, file: BinaryIO) -> li
     warnings = []
     if image.mode == "I;16" and format_name != "TIFF":
         image = picture.eight_bit().to_pil()
-    if decoding.deep and image.mode != "I;16":
+    if decoding.bit_depth == 16 and image.mode != "I;16":
         warnings.append(f"{format_name} gets 8 of the 16 bits; PNG and PPM hold them all")
     options = dict(_OPTIONS.get(format_name, {}))
     for key in ("icc_profile", "exif", "xmp"):
@@ -109,9 +109,9 @@ def _write_by_pillow(decoding: Decoding, format_name: str, file: BinaryIO) -> li
 
 def _write_pnm(decoding: Decoding, file: BinaryIO) -> None:
     width, height = decoding.size
-    file.write(b"P%d %d %d %d\n" % (5 if decoding.grey else 6, width, height, 65535 if decoding.deep else 255))
-    for strip in decoding.strips:
-        file.write(np.ascontiguousarray(strip, ">u2" if decoding.deep else np.uint8).data)
+    file.write(b"P%d %d %d %d\n" % (5 if decoding.grey else 6, width, height, (1 << decoding.bit_depth) - 1))
+    for band in decoding.bands:
+        file.write(np.ascontiguousarray(band, ">u2" if decoding.bit_depth == 16 else np.uint8).data)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -124,7 +124,7 @@ def _write_png(decoding: Decoding, file: BinaryIO) -> None:
     width, height = decoding.size
     alpha = picture.alpha
     colour_type = (0 if decoding.grey else 2) + (0 if alpha is None else 4)
-    head = struct.pack(">IIBBBBB", width, height, 16 if decoding.deep else 8, colour_type, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, decoding.bit_depth, colour_type, 0, 0, 0)
     file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head))
     if picture.cicp is not None:
         file.write(_chunk(b"cICP", picture.cicp))
@@ -135,18 +135,18 @@ def _write_png(decoding: Decoding, file: BinaryIO) -> None:
     if picture.xmp is not None:
         file.write(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
     channels = (1 if decoding.grey else 3) + (alpha is not None)
-    step = channels * (2 if decoding.deep else 1)
+    step = channels * decoding.bit_depth // 8
     # made for PNG: on decoded photographs a third of the time of level 4 of Z_FILTERED, and 4 % fewer to 2 % more bytes
     deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     above = np.zeros(width * step, np.uint8)
     top = 0
-    for strip in decoding.strips:
+    for band in decoding.bands:
         if alpha is not None:
-            strip = np.dstack([strip, alpha[top : top + len(strip)]])
-        top += len(strip)
-        for first in range(0, len(strip), ROWS):
-            part = strip[first : first + ROWS]
-            rows = np.ascontiguousarray(part, ">u2" if decoding.deep else np.uint8).view(np.uint8)
+            band = np.dstack([band, alpha[top : top + len(band)]])
+        top += len(band)
+        for first in range(0, len(band), ROWS):
+            part = band[first : first + ROWS]
+            rows = np.ascontiguousarray(part, ">u2" if decoding.bit_depth == 16 else np.uint8).view(np.uint8)
             rows = rows.reshape(len(part), -1)
             if data := deflate.compress(_filtered(rows, above, step).data):
                 file.write(_chunk(b"IDAT", data))

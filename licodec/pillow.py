@@ -39,8 +39,8 @@ class LicImageFile(ImageFile.ImageFile):
             facts = api.info(self.lic)
         except LicodecError as error:
             raise SyntaxError(str(error)) from None
-        deep = facts["bit_depth"] == 16 and facts["channels"] == "L"
-        self._mode = "I;16" if deep else facts["channels"]
+        grey16 = facts["bit_depth"] == 16 and facts["channels"] == "L"
+        self._mode = "I;16" if grey16 else facts["channels"]
         self._size = facts["width"], facts["height"]
         self.info["lic"] = facts
         self.tile = []

@@ -17,14 +17,14 @@ from licodec import container
 from licodec.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from licodec.codec import Codec, Encoded, Report
+    from licodec.codec import Codec, Encoded, Progress
     from licodec.imaging import Picture
 
 
 class How(TypedDict, total=False):
     """Options of `Codec.encode` that the quality does not depend on."""
 
-    report: Report
+    report: Progress
     max_tile: int
     effort: int
 

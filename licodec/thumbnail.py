@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from licodec.imaging import to_eight_bit, to_srgb
 from licodec.output import Decoding
 
-MARGIN = 2  # strips are averaged to this many times the size wanted, then resampled
+MARGIN = 2  # bands are averaged to this many times the size wanted, then resampled
 
 
 def thumbnail(decoding: Decoding, side: int) -> Image.Image:
@@ -19,18 +19,18 @@ def thumbnail(decoding: Decoding, side: int) -> Image.Image:
     factor = max(1, max(decoding.size) // (MARGIN * side))
     parts: list[np.ndarray] = []
     rest = None
-    for strip in decoding.strips:
-        strip = to_eight_bit(strip) if decoding.deep else strip
-        strip = strip if rest is None else np.concatenate([rest, strip])
-        whole = len(strip) // factor * factor
-        rest = strip[whole:]
+    for band in decoding.bands:
+        band = to_eight_bit(band) if decoding.bit_depth == 16 else band
+        band = band if rest is None else np.concatenate([rest, band])
+        whole = len(band) // factor * factor
+        rest = band[whole:]
         if whole:
-            parts.append(_reduced(strip[:whole], factor))
+            parts.append(_reduced(band[:whole], factor))
     if rest is not None and len(rest):
         parts.append(_reduced(rest, factor))
     image = _in_srgb(Image.fromarray(np.concatenate(parts)), picture.icc)
     if picture.alpha is not None:
-        alpha = to_eight_bit(picture.alpha) if decoding.deep else picture.alpha
+        alpha = to_eight_bit(picture.alpha) if decoding.bit_depth == 16 else picture.alpha
         image.putalpha(Image.fromarray(_reduced(alpha, factor)))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image

@@ -96,7 +96,7 @@ def forge(data: bytes, rng: np.random.Generator) -> bytes:
         case 0:
             header = dataclasses.replace(header, width=int(rng.choice(sides)), height=int(rng.choice(sides)))
         case 1:
-            header = dataclasses.replace(header, grey=not header.grey, deep=bool(rng.integers(2)))
+            header = dataclasses.replace(header, grey=not header.grey, bit_depth=8 << rng.integers(2))
         case 2:
             header = dataclasses.replace(header, quality=float(rng.integers(0, 65535)) / 100)
         case 3:

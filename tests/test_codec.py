@@ -131,7 +131,7 @@ def test_no_more_than_three_rows_of_tiles_are_in_memory(tiny, monkeypatch):
 
     monkeypatch.setattr(tiny, "_decode_tile", decode_tile)
     parsed = container.read(tiny.encode(picture(256, 1500), 4, tile=128).data)
-    assert max(living() for _ in tiny.open(parsed).strips) <= 2 * 3
+    assert max(living() for _ in tiny.open(parsed).bands) <= 2 * 3
 
 
 def test_large_tiles_are_not_believed(tiny):
@@ -301,7 +301,7 @@ def test_hdr_is_noted_and_kept(tiny):
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 5), (200, 131, 3), (130, 7)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_png_and_pnm_are_exact_strip_by_strip(shape, dtype):
+def test_png_and_pnm_are_exact_band_by_band(shape, dtype):
     rng = np.random.default_rng(0)
     pixels = np.clip(rng.normal(0, 40, shape).cumsum(0) + 128, 0, 255).astype(dtype) * (
         257 if dtype == np.uint16 else 1
@@ -310,14 +310,14 @@ def test_png_and_pnm_are_exact_strip_by_strip(shape, dtype):
     for kind in ("PNG", "PPM"):
         out = io.BytesIO()
         cuts = np.array_split(pixels, 3) if len(pixels) > 2 else [pixels]
-        output.write(output.Decoding(picture.size, pixels.ndim == 2, picture.deep, iter(cuts), picture), kind, out)
+        output.write(output.Decoding(picture.size, pixels.ndim == 2, picture.bit_depth, iter(cuts), picture), kind, out)
         if kind == "PNG":
             read = imaging.read(out.getvalue())
             assert (read.pixels == pixels).all()
             assert (read.icc, read.xmp) == (picture.icc, picture.xmp) and read.exif.endswith(picture.exif[6:])
         else:
             body = out.getvalue().partition(b"\n")[2]
-            assert (np.frombuffer(body, ">u2" if picture.deep else np.uint8).reshape(shape) == pixels).all()
+            assert (np.frombuffer(body, ">u2" if picture.bit_depth == 16 else np.uint8).reshape(shape) == pixels).all()
 
 
 def test_animation_is_refused():

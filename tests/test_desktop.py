@@ -91,8 +91,8 @@ def test_thumbnails_of_all_kinds(tmp_path):
             full = pixels[:, :, 0] if grey else pixels
             stored = full.astype(np.uint16) * 257 if deep else full
             picture = imaging.Picture(stored[:0], alpha.astype(np.uint16) * 257 if deep else alpha)
-            strips = iter([stored[:100], stored[100:101], stored[101:]])
-            small = thumbnail(Decoding((640, 330), grey, deep, strips, picture), 64)
+            bands = iter([stored[:100], stored[100:101], stored[101:]])
+            small = thumbnail(Decoding((640, 330), grey, 16 if deep else 8, bands, picture), 64)
             assert small.size == (64, 33) and small.mode == ("LA" if grey else "RGBA")
             expected = Image.fromarray(full).resize((64, 33), Image.Resampling.LANCZOS)
             colour = np.asarray(small)[..., :-1].reshape(np.asarray(expected).shape)

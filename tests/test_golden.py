@@ -23,7 +23,7 @@ def test_golden_file(path, tmp_path):
     chosen = codec.for_header(parsed.header, weights if weights.exists() else None, "cpu")
     decoded, expected = chosen.decode(parsed), imaging.read(path.with_suffix(".png"))
     assert decoded.pixels.dtype == expected.pixels.dtype and decoded.pixels.shape == expected.pixels.shape
-    level = 257 if decoded.deep else 1  # of 8 bits
+    level = 257 if decoded.bit_depth == 16 else 1  # of 8 bits
     assert np.abs(decoded.pixels.astype(int) - expected.pixels).max() <= level
     assert (decoded.alpha is None) == (expected.alpha is None)
     assert decoded.alpha is None or (decoded.alpha == expected.alpha).all()

@@ -100,7 +100,7 @@ def test_heif_of_8_and_10_bits_with_its_metadata():
     coded.save(out, quality=-1, chroma=444, matrix_coefficients=0, color_primaries=9, transfer_characteristics=16)
     picture = inputs.read(out.getvalue())
     expected = np.rint(deep * (65535 / 1023))
-    assert picture.deep and np.abs(picture.pixels - expected).max() <= 1 and picture.pixels.max() > 65000
+    assert picture.bit_depth == 16 and np.abs(picture.pixels - expected).max() <= 1 and picture.pixels.max() > 65000
     assert picture.cicp == bytes([9, 16, 0, 1])  # BT.2020, PQ: kept as PNG has it
 
 
@@ -120,10 +120,10 @@ def test_avif_of_10_bits_keeps_them():
     deep = ten_bits()
     data = imagecodecs.avif_encode(deep, level=100, bitspersample=10)
     picture = inputs.read(data)
-    assert picture.deep and np.abs(picture.pixels - np.rint(deep * (65535 / 1023))).max() <= 1
+    assert picture.bit_depth == 16 and np.abs(picture.pixels - np.rint(deep * (65535 / 1023))).max() <= 1
     out = io.BytesIO()
     Image.fromarray(render(64, 48)).save(out, "AVIF")
-    assert not inputs.read(out.getvalue()).deep
+    assert inputs.read(out.getvalue()).bit_depth == 8
 
 
 def test_avif_without_the_library_warns(monkeypatch):
@@ -131,7 +131,7 @@ def test_avif_without_the_library_warns(monkeypatch):
     data = imagecodecs.avif_encode(ten_bits(), level=100, bitspersample=10)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     picture = inputs.read(data)
-    assert not picture.deep and "licodec[heif]" in picture.warnings[0]
+    assert picture.bit_depth == 8 and "licodec[heif]" in picture.warnings[0]
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
@@ -141,7 +141,7 @@ def test_jxl_of_many_bits(bits):
     deep = ten_bits() << (bits - 10)
     picture = inputs.read(imagecodecs.jpegxl_encode(deep, lossless=True, bitspersample=bits))
     full = (1 << bits) - 1
-    assert picture.deep and np.abs(picture.pixels - np.rint(deep * (65535 / full))).max() <= 1
+    assert picture.bit_depth == 16 and np.abs(picture.pixels - np.rint(deep * (65535 / full))).max() <= 1
 
 
 def test_jxl_of_8_bits_is_turned_once_and_measured_before_it_is_decoded(monkeypatch):
@@ -161,7 +161,7 @@ def test_raw_is_developed_with_the_cameras_white_balance_and_keeps_exif(tmp_path
     pytest.importorskip("rawpy")
     (tmp_path / "a.dng").write_bytes(dng(orientation=6))
     picture = inputs.read(tmp_path / "a.dng")
-    assert picture.size == (64, 96) and picture.deep
+    assert picture.size == (64, 96) and picture.bit_depth == 16
     red, _, blue = picture.pixels.reshape(-1, 3).mean(0)
     assert red > 1.2 * blue  # red is doubled by the white balance, blue is 1.4 times a half
     tags = Image.Exif()

@@ -20,7 +20,7 @@ from conftest import heed_interrupts, licodec, render
 from PIL import Image
 
 from licodec.errors import UsageError
-from licodec.view.entries import Entry, Gallery, pair
+from licodec.view.entries import Gallery, Viewed, pair
 from licodec.view.server import Server
 
 
@@ -53,8 +53,8 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
 
 
 def test_originals_find_their_files():
-    assert pair(["a.png", "a.lic", "b.lic"]) == [Entry("a.lic", "a.png"), Entry("b.lic", "a.png")]
-    assert pair(["x/a.png", "b.tif", "a.lic"]) == [Entry("a.lic", "x/a.png"), Entry(None, "b.tif")]
+    assert pair(["a.png", "a.lic", "b.lic"]) == [Viewed("a.lic", "a.png"), Viewed("b.lic", "a.png")]
+    assert pair(["x/a.png", "b.tif", "a.lic"]) == [Viewed("a.lic", "x/a.png"), Viewed(None, "b.tif")]
     with pytest.raises(UsageError):
         pair(["x/a.png", "y/a.png", "a.lic"])
 

@@ -61,7 +61,7 @@ def put(hub: Hub, env: dict[str, str], tmp_path: Path, data: bytes | None = None
     }  # fmt: skip
     entry = manifest.Entry(**{**facts, **changes})
     path = tmp_path / "mine.toml"
-    path.write_text(manifest.dump({"conv-hyperprior": manifest.Model("conv-hyperprior", weights=(entry,))}))
+    path.write_text(manifest.dump({"conv-hyperprior": manifest.ManifestModel("conv-hyperprior", weights=(entry,))}))
     env["LICODEC_WEIGHTS"] = str(path)
     return entry
 
@@ -356,7 +356,7 @@ def test_publish_then_pull_from_what_was_printed(hub, env, tmp_path, picture_fil
 def test_sources_are_searched_in_order(hub, env, tmp_path, picture_file):
     entry = put(hub, env, tmp_path)
     second = tmp_path / "second.toml"
-    wrong = manifest.dump({"conv-hyperprior": manifest.Model("conv-hyperprior", weights=(entry,))})
+    wrong = manifest.dump({"conv-hyperprior": manifest.ManifestModel("conv-hyperprior", weights=(entry,))})
     second.write_text(wrong.replace(REPO, "no/body"))
     env["LICODEC_WEIGHTS"] = f"{second}:{env['LICODEC_WEIGHTS']}"
     refused(encode(picture_file, env), "no/body")

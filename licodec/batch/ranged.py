@@ -39,7 +39,7 @@ def opened(place: Place, parts: bool = False) -> tuple[Container, int]:
     return scanned(place, size), size
 
 
-def info_of(word: str) -> api.Facts:
+def info_of(word: str) -> api.HeaderInfo:
     """What `licodec info` shows of a file or URL; of a large remote one only what its beginning tells.
 
     Raises what reading and `container.read` do.
@@ -50,20 +50,20 @@ def info_of(word: str) -> api.Facts:
     place = of(word)
     if not isinstance(place, Remote) or (size := place.size()) is None or size <= 2 * WINDOW:
         return api.info(place.read())
-    return api.facts(scanned(place, size), size)
+    return api.header_info(scanned(place, size), size)
 
 
 def scanned(place: Remote, size: int) -> Container:
     """The header and the metadata of a remote file of `size` bytes, and tiles that are read on demand."""
     window = _Window(place, size)
     head = window.take(0, container.HEADER_BYTES, WINDOW)
-    header, at = container.read_header_and_end(head)
-    crc = zlib.crc32(head[:at])
+    header, offset = container.read_header_and_end(head)
+    crc = zlib.crc32(head[:offset])
     metadata: dict[str, bytes] = {}
-    while (kind := window.chunk(at)[0]) != container.TILE:
-        payload, at = window.payload(at, crc)
+    while (kind := window.chunk(offset)[0]) != container.TILE:
+        payload, offset = window.payload(offset, crc)
         container.keep(metadata, kind, payload)
-    return Container(header, metadata, _Tiles(window, at, header.tiles(), crc))
+    return Container(header, metadata, _Tiles(window, offset, header.tiles(), crc))
 
 
 class _Window:
@@ -80,28 +80,28 @@ class _Window:
             self.begin, self.data = begin, self.place.part(begin, min(max(end, begin + ahead), self.size))
         return self.data[begin - self.begin : end - self.begin]
 
-    def chunk(self, at: int) -> tuple[str, int, int]:
+    def chunk(self, offset: int) -> tuple[str, int, int]:
         """A chunk's type, and where its payload begins and ends. Raises CorruptError."""
-        kind, body, length = container.chunk_head(self.take(at, container.CHUNK_HEAD_BYTES))
-        if at + body + length + 4 > self.size:
+        kind, body, length = container.chunk_head(self.take(offset, container.CHUNK_HEAD_BYTES))
+        if offset + body + length + 4 > self.size:
             raise CorruptError("the file is cut short; copy or download it again")
-        return kind, at + body, at + body + length
+        return kind, offset + body, offset + body + length
 
-    def payload(self, at: int, crc: int) -> tuple[bytes, int]:
+    def payload(self, offset: int, crc: int) -> tuple[bytes, int]:
         """A chunk's payload, checked, and where the next chunk begins. Raises CorruptError."""
-        _, begin, end = self.chunk(at)
-        body = self.take(at, end + 4 - at)
+        _, begin, end = self.chunk(offset)
+        body = self.take(offset, end + 4 - offset)
         if zlib.crc32(body[:-4], crc).to_bytes(4, "little") != body[-4:]:
             raise CorruptError("a checksum does not match: the file is damaged; copy or download it again")
-        return body[begin - at : -4], end + 4
+        return body[begin - offset : -4], end + 4
 
 
 class _Tiles(Sequence[bytes]):
     """Payloads of the tiles, each read when it is asked for; the places of those before it are found on the way."""
 
-    def __init__(self, window: _Window, at: int, count: int, crc: int) -> None:
+    def __init__(self, window: _Window, offset: int, count: int, crc: int) -> None:
         self.window, self.length, self.crc = window, count, crc
-        self.places = [at]
+        self.places = [offset]
         self.reader = ThreadPoolExecutor(1)  # tiles are decoded side by side, but read one at a time
 
     def __len__(self) -> int:

@@ -252,7 +252,7 @@ class Verify(Task):
         if not self.fast:
             self.limits.check(header.width, header.height)
             chosen = codec.for_header(header, self.weights, self.device, self.precision)
-            for _ in chosen.open(parsed, None, tiles, self.limits.tile or codec.MAX_TILE).strips:
+            for _ in chosen.open(parsed, None, tiles, self.limits.tile or codec.MAX_TILE).bands:
                 pass
         return VerifyFacts(
             line=f"{header.width}x{header.height}  {header.model}  q {header.quality:g}  good",

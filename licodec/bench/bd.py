@@ -15,7 +15,7 @@ from licodec.errors import UsageError
 
 LEAST_POINTS = 4
 Curve = list[tuple[float, float]]  # (bpp, quality)
-Limits = tuple[float, float]
+Range = tuple[float, float]
 
 # by what a BD-rate can be at equal quality of, in the order of the tables: what people see first
 AT_EQUAL: dict[str, tuple[str, Callable[[Point], float | None]]] = {
@@ -54,8 +54,8 @@ class Over:
     @classmethod
     def parse(cls, text: str) -> Over:
         """`avif@30-85`, or `avif` for all its settings. Raises UsageError."""
-        name, at, settings = text.rpartition("@")
-        if not at:
+        name, separator, settings = text.rpartition("@")
+        if not separator:
             return cls(text)
         found = re.fullmatch(r"(\d+\.?\d*)-(\d+\.?\d*)", settings)
         if not found or float(found[1]) >= float(found[2]):
@@ -70,7 +70,7 @@ class Over:
         return codec == self.codec and self.low <= setting <= self.high
 
 
-def _limits(values: list[float | None]) -> Limits | None:
+def _limits(values: list[float | None]) -> Range | None:
     known = [value for value in values if value is not None]
     return (min(known), max(known)) if known else None
 
@@ -107,7 +107,7 @@ def _per_image(results: list[Result], codec: str, anchor: str, over: Over | None
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def bd_rate(anchor: Curve, test: Curve, limits: Limits | None = None) -> float | None:
+def bd_rate(anchor: Curve, test: Curve, limits: Range | None = None) -> float | None:
     """How many percent more bits `test` needs at equal quality: Akima interpolation of log rate over quality.
 
     Over the qualities that both curves reach, and, if given, within `limits`. None

@@ -53,7 +53,7 @@ def closest(encode: Callable[[int], bytes], low: int, high: int, size: int) -> t
 
 
 @dataclass
-class Model:
+class ModelAtQuality:
     """One of our models at a quality, loaded when first used. Another effort than 1 becomes part of the name."""
 
     name: str
@@ -96,7 +96,7 @@ class Model:
 
 def models(
     names: list[str], qualities: list[float], efforts: list[float], device: str, precision: str = "float32"
-) -> Iterator[Model]:
+) -> Iterator[ModelAtQuality]:
     """All of our codecs to measure; each model at those qualities and efforts that it has.
 
     Raises UsageError, WeightsError.
@@ -114,4 +114,4 @@ def models(
             raise UsageError(f"effort {efforts[0]:g} is for {LITE}; {name} has only effort 1")
         for effort in searched:
             for quality in own:
-                yield Model(name, quality, device, precision, effort)
+                yield ModelAtQuality(name, quality, device, precision, effort)

@@ -72,7 +72,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Point(Job):
+class Trial(Job):
     """One picture to measure with one codec.
 
     Attributes:
@@ -88,7 +88,7 @@ class Point(Job):
 
 @dataclass(kw_only=True)
 class Measurement(Facts):
-    """What came of a `Point`."""
+    """What came of a `Trial`."""
 
     result: Result
 
@@ -188,18 +188,18 @@ def run(
                 if known is not None and set(metrics) <= set(known.metrics):
                     take(index, name, known)
                 else:
-                    yield Point(place, index=index, name=name, key=key)
+                    yield Trial(place, index=index, name=name, key=key)
 
     with contextlib.closing(do(jobs())) as outcomes:
         for outcome in outcomes:
-            point = outcome.job
-            assert isinstance(point, Point)
+            trial = outcome.job
+            assert isinstance(trial, Trial)
             if outcome.error is not None:
-                spoil(point.name, outcome.error)
+                spoil(trial.name, outcome.error)
             elif outcome.facts is not None:
                 assert isinstance(outcome.facts, Measurement)
                 kept.add(outcome.facts.result)
-                take(point.index, point.name, outcome.facts.result)
+                take(trial.index, trial.name, outcome.facts.result)
     order = {name: i for i, name in enumerate(pictures)}
     return [found[place] for place in sorted(found, key=lambda place: (place[0], order[place[1]]))]
 

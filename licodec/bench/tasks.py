@@ -63,7 +63,7 @@ class Shown(Facts):
 
 @dataclass(frozen=True)
 class Measure(Task):
-    """Does `run.Point`s and `Pair`s.
+    """Does `run.Trial`s and `Pair`s.
 
     Attributes:
         repeat: times are medians of so many.
@@ -92,7 +92,7 @@ class Measure(Task):
         if isinstance(job, Pair):
             shown = page.side_by_side(pixels, codecs, job.name, job.rate, job.gain, list(job.rates))
             return Shown(comparison=shown)
-        assert isinstance(job, run.Point)
+        assert isinstance(job, run.Trial)
         codec = codecs[job.index]
         if run.key_of(job.key.split(" ", 1)[0], codec) != job.key:
             raise UsageError(
@@ -112,7 +112,7 @@ class Measure(Task):
 _used: set[str] = set()
 
 
-def _warm(codec: Measured, job: run.Point) -> None:
+def _warm(codec: Measured, job: run.Trial) -> None:
     """The first call of a codec is slower: it loads weights."""
     key = run.key_of("", codec)
     if key not in _used:

@@ -47,12 +47,12 @@ class _Commands(TyperGroup):
             return None
         module, name = COMMANDS[cmd_name].split(":")
         found = getattr(importlib.import_module(f"licodec.cli.{module}"), name)
-        alone = typer.Typer(rich_markup_mode="rich")
+        single = typer.Typer(rich_markup_mode="rich")
         if isinstance(found, typer.Typer):
-            alone.add_typer(found, name=cmd_name)
+            single.add_typer(found, name=cmd_name)
         else:
-            alone.command(cmd_name, cls=_Command, help=HELP.get(cmd_name))(found)
-        return get_group(alone).commands[cmd_name]
+            single.command(cmd_name, cls=_Command, help=HELP.get(cmd_name))(found)
+        return get_group(single).commands[cmd_name]
 
 
 app = typer.Typer(
@@ -83,7 +83,7 @@ def _root(
 
 
 class _Command(TyperCommand):
-    """A command whose help is plain text, shown in groups; and whose `--strip` may stand alone."""
+    """A command whose help is plain text, shown in groups; and whose `--strip` may stand single."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

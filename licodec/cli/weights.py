@@ -13,7 +13,7 @@ from licodec.cli.common import Options, complete_model
 from licodec.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from licodec.finding import Row
+    from licodec.finding import WeightsRow
 
 app = typer.Typer(
     help="Get, check and publish weights.\n\nMODEL[-Q] names a model, or its weights of one quality: tcm, tcm-3.",
@@ -56,7 +56,7 @@ def list_(
     _say("manifests, in order: " + ", ".join(sources.names()))
 
 
-def _checkpoint(row: Row) -> str:
+def _checkpoint(row: WeightsRow) -> str:
     """What was seen of the authors' file."""
     if "checkpoint_sha256" not in row:
         return ""

@@ -1,6 +1,6 @@
 """Pictures of every kind that people have, as `imaging.Picture`.
 
-Pillow reads most formats, see `imaging`. HEIF and deep AVIF, JPEG XL, camera raw and
+Pillow reads most formats, see `imaging`. HEIF and AVIF of more than 8 bits, JPEG XL, camera raw and
 .lic itself have a file each here; the libraries that they need are extras.
 """
 
@@ -80,7 +80,7 @@ def kind_of(head: bytes, suffix: str = "") -> str | None:
     if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
         return "jxl"
     if head[4:8] == b"ftyp":
-        brands = {head[8:12], *(head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4]), 256), 4))}
+        brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(int.from_bytes(head[:4]), 256), 4))}
         if head[8:12] == b"crx ":
             return "raw"
         if brands & {b"avif", b"avis"}:
@@ -95,9 +95,9 @@ def kind_of(head: bytes, suffix: str = "") -> str | None:
 def _is_dng(head: bytes) -> bool:
     """Whether the first directory of a TIFF has the tag DNGVersion."""
     order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
-    at = int.from_bytes(head[4:8], order)
-    count = int.from_bytes(head[at : at + 2], order)
-    tags = (head[at + 2 + 12 * i : at + 4 + 12 * i] for i in range(count))
+    begin = int.from_bytes(head[4:8], order)
+    count = int.from_bytes(head[begin : begin + 2], order)
+    tags = (head[begin + 2 + 12 * i : begin + 4 + 12 * i] for i in range(count))
     return any(int.from_bytes(tag, order) == 0xC612 for tag in tags)
 
 

@@ -10,7 +10,7 @@ from licodec import imaging
 from licodec.errors import InputError
 from licodec.imaging import Picture
 from licodec.inputs import bmff
-from licodec.inputs.deep import picture_of, sixteen_bit, turned
+from licodec.inputs.arrays import picture_of, sixteen_bit, turned
 
 HEAD = 1 << 16  # the boxes that describe the picture are at the beginning
 
@@ -36,5 +36,5 @@ def read(source: Path | bytes, max_pixels: int, frame: int | None, max_side: int
         raise InputError(f"cannot be read as AVIF ({error})") from None
     with imaging._open(source) as image:  # Pillow's plugin gives the turns that libavif leaves to its caller
         orientation = image.getexif().get(imaging.ORIENTATION, 1)
-    deep = picture_of(turned(sixteen_bit(samples, bits), orientation))
-    return replace(picture, pixels=deep.pixels, alpha=deep.alpha)
+    whole = picture_of(turned(sixteen_bit(samples, bits), orientation))
+    return replace(picture, pixels=whole.pixels, alpha=whole.alpha)

@@ -14,16 +14,16 @@ def cicp(primaries: int, transfer: int) -> bytes | None:
 
 def nclx(head: bytes) -> bytes | None:
     """The same of a file's first `colr` box of the kind `nclx`."""
-    at = head.find(b"colrnclx")
-    if at < 0 or len(head) < at + 12:
+    offset = head.find(b"colrnclx")
+    if offset < 0 or len(head) < offset + 12:
         return None
-    return cicp(int.from_bytes(head[at + 8 : at + 10]), int.from_bytes(head[at + 10 : at + 12]))
+    return cicp(int.from_bytes(head[offset + 8 : offset + 10]), int.from_bytes(head[offset + 10 : offset + 12]))
 
 
 def av1_depth(head: bytes) -> int:
     """Bits a sample of an AVIF, 8, 10 or 12, by its `av1C` box; 8 if there is none (AV1-ISOBMFF, section 2.3)."""
-    at = head.find(b"av1C")
-    if at < 0 or len(head) < at + 7:
+    offset = head.find(b"av1C")
+    if offset < 0 or len(head) < offset + 7:
         return 8
-    flags = head[at + 6]
+    flags = head[offset + 6]
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8

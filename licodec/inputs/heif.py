@@ -9,8 +9,8 @@ import numpy as np
 
 from licodec.errors import InputError
 from licodec.imaging import Picture
+from licodec.inputs.arrays import picture_of, sixteen_bit, upright
 from licodec.inputs.bmff import cicp
-from licodec.inputs.deep import picture_of, sixteen_bit, upright
 
 
 def read(data: bytes, check: Callable[[int, int], None], frame: int | None) -> Picture:

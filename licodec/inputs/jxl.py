@@ -16,14 +16,14 @@ import numpy as np
 from licodec import imaging
 from licodec.errors import InputError
 from licodec.imaging import Picture
-from licodec.inputs.deep import picture_of, sixteen_bit, upright
+from licodec.inputs.arrays import picture_of, sixteen_bit, upright
 
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # width to height
 Range = tuple[int, int]  # the smallest value, and the number of bits added to it
 
 
 @dataclass(frozen=True)
-class Facts:
+class Header:
     """Of a codestream's header. `bits` is 0 for floating point."""
 
     width: int
@@ -84,13 +84,13 @@ class _Bits:
         self.take(1)
 
 
-def facts(data: bytes) -> Facts:
+def read_header(data: bytes) -> Header:
     """Of a file's header. Raises InputError."""
     bits = _Bits(_codestream(data)[2:130])
     width, height = bits.size()
     animated = False
     if bits.take(1):  # all_default
-        return Facts(width, height, 8, animated)
+        return Header(width, height, 8, animated)
     if bits.take(1):  # extra_fields
         bits.take(3)  # orientation
         if bits.take(1):
@@ -100,24 +100,24 @@ def facts(data: bytes) -> Facts:
         if animated := bool(bits.take(1)):
             bits.skip_animation()
     depth = 0 if bits.take(1) else bits.choice((8, 0), (10, 0), (12, 0), (1, 6))
-    return Facts(width, height, depth, animated)
+    return Header(width, height, depth, animated)
 
 
 def _codestream(data: bytes) -> bytes:
     """The beginning of the codestream, which the file is or has in a box."""
     if data.startswith(b"\xff\x0a"):
         return data[:132]
-    at = 12
-    while at + 16 <= len(data):
-        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        body = at + (16 if size == 1 else 8)
+    offset = 12
+    while offset + 16 <= len(data):
+        size, kind = int.from_bytes(data[offset : offset + 4]), data[offset + 4 : offset + 8]
+        body = offset + (16 if size == 1 else 8)
         if kind in (b"jxlc", b"jxlp"):
             body += 4 if kind == b"jxlp" else 0
             return data[body : body + 132]
-        size = int.from_bytes(data[at + 8 : at + 16]) if size == 1 else size
+        size = int.from_bytes(data[offset + 8 : offset + 16]) if size == 1 else size
         if size < 8:
             break
-        at += size
+        offset += size
     raise InputError("cannot be read as JPEG XL (it has no picture)")
 
 
@@ -127,7 +127,7 @@ def read(data: bytes, check: Callable[[int, int], None], frame: int | None) -> P
     import pillow_jxl  # noqa: F401  registers itself with Pillow
     from PIL import Image
 
-    header = facts(data)
+    header = read_header(data)
     check(header.width, header.height)
     if header.animated and frame is None:
         raise InputError("has several frames; licodec codes still pictures, choose one with --frame 0")

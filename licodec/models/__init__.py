@@ -36,7 +36,7 @@ class ModelInfo:
     variable_rate: bool = False
 
     @property
-    def facts(self) -> manifest.Model:
+    def facts(self) -> manifest.ManifestModel:
         """What the package's manifest says of it; read when first asked for, `lite` codes without."""
         from licodec.weights import manifest
 

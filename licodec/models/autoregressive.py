@@ -102,7 +102,7 @@ class CausalContext(Protocol):
         """Some positions, by what each of them sees: [B, n, 12, M] -> [B, 2M, 1, n]."""
 
 
-class MaskedConv(nn.Conv2d):
+class CausalConv(nn.Conv2d):
     """A 5x5 convolution that sees the positions before its centre only."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
@@ -133,7 +133,7 @@ class JointAutoregressive(MeanScaleHyperprior):
 
     def add_context(self, m: int) -> None:
         """Make the context model and the network that joins it with the hyper synthesis (figure 1)."""
-        self.context_prediction = MaskedConv(m, 2 * m)
+        self.context_prediction = CausalConv(m, 2 * m)
         self.entropy_parameters = nn.Sequential(
             nn.Conv2d(4 * m, 10 * m // 3, 1), nn.LeakyReLU(), nn.Conv2d(10 * m // 3, 8 * m // 3, 1), nn.LeakyReLU(),
             nn.Conv2d(8 * m // 3, 2 * m, 1),

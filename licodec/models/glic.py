@@ -63,7 +63,7 @@ class GatedNetwork(nn.Module):
         return x + self.leave(F.gelu(a) * b)
 
 
-class GatedBlock(nn.Module):
+class DepthwiseGatedBlock(nn.Module):
     """1x1, depthwise 5x5, 1x1 with a skip, then the gated network."""
 
     def __init__(self, dim: int, out: int, factor: int = 4) -> None:
@@ -149,7 +149,7 @@ class GLIC(SliceModel):
         self.config, self.steps = config, 2 * len(groups)
         graph = functools.partial(GraphAggregation, heads=config.heads, depth=config.depth)
         self.g_a = nn.Sequential(
-            conv3x3(3, a, 2), nn.Sequential(*(GatedBlock(a, a) for _ in range(3))),
+            conv3x3(3, a, 2), nn.Sequential(*(DepthwiseGatedBlock(a, a) for _ in range(3))),
             conv3x3(a, b, 2), graph(b, 4 * b),
             conv3x3(b, c, 2), graph(c, 2 * c),
             conv3x3(c, m, 2),
@@ -157,7 +157,7 @@ class GLIC(SliceModel):
         self.g_s = nn.Sequential(
             subpel_conv3x3(m, c), graph(c, 2 * c),
             subpel_conv3x3(c, b), graph(b, 4 * b),
-            subpel_conv3x3(b, a), nn.Sequential(*(GatedBlock(a, a) for _ in range(3))),
+            subpel_conv3x3(b, a), nn.Sequential(*(DepthwiseGatedBlock(a, a) for _ in range(3))),
             subpel_conv3x3(a, 3),
         )  # fmt: skip
         pairs = list(itertools.pairwise([3, a, b, c, m]))
@@ -165,12 +165,12 @@ class GLIC(SliceModel):
         self.AuxT_dec = nn.ModuleList(WaveletUp(after, before) for before, after in reversed(pairs))
 
         def two() -> list[nn.Module]:
-            return [GatedBlock(n, n, 2), GatedBlock(n, n, 2)]
+            return [DepthwiseGatedBlock(n, n, 2), DepthwiseGatedBlock(n, n, 2)]
 
         self.h_a = nn.Sequential(conv3x3(m, n), *two(), conv3x3(n, n, 2), *two(), conv3x3(n, n, 2))
         self.h_s = nn.Sequential(subpel_conv3x3(n, n), *two(), subpel_conv3x3(n, n), *two(), conv3x3(n, 2 * n))
         self.channel_context = nn.ModuleList(
-            ramp(GatedBlock, sum(groups[:k]), 2 * size, n) for k, size in enumerate(groups) if k
+            ramp(DepthwiseGatedBlock, sum(groups[:k]), 2 * size, n) for k, size in enumerate(groups) if k
         )
         self.spatial_context = nn.ModuleList(conv(size, 2 * size, 5, 1) for size in groups)
         self.parameter_networks = nn.ModuleList(

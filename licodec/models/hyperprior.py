@@ -41,7 +41,7 @@ def synthesis(n: int, m: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def hyper_analysis(n: int, m: int, activation: type[nn.Module]) -> nn.Sequential:
+def strided_hyper_analysis(n: int, m: int, activation: type[nn.Module]) -> nn.Sequential:
     """h_a: from y at 1/16 to z at 1/64."""
     return nn.Sequential(conv3x3(m, n), activation(), conv(n, n), activation(), conv(n, n))
 
@@ -114,7 +114,7 @@ class ScaleHyperprior(SliceModel):
 
     def add_hyper_networks(self, n: int, m: int) -> None:
         """Make h_a and h_s."""
-        self.h_a = hyper_analysis(n, m, nn.ReLU)
+        self.h_a = strided_hyper_analysis(n, m, nn.ReLU)
         self.h_s = nn.Sequential(deconv(n, n), nn.ReLU(), deconv(n, n), nn.ReLU(), conv3x3(n, m), nn.ReLU())
 
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class MeanScaleHyperprior(ScaleHyperprior):
     name = "mbt2018-mean"
 
     def add_hyper_networks(self, n: int, m: int) -> None:
-        self.h_a = hyper_analysis(n, m, nn.LeakyReLU)
+        self.h_a = strided_hyper_analysis(n, m, nn.LeakyReLU)
         self.h_s = nn.Sequential(
             deconv(n, m), nn.LeakyReLU(), deconv(m, m * 3 // 2), nn.LeakyReLU(), conv3x3(m * 3 // 2, 2 * m)
         )

@@ -109,7 +109,7 @@ class Pointwise(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
 
-class ResidualBlock(nn.Module):
+class DepthwiseResidual(nn.Module):
     """x + p2(LeakyReLU(p1(depthwise3x3(x)))), expansion 2; shape is kept."""
 
     def __init__(self, channels: int) -> None:
@@ -209,23 +209,23 @@ class Lite(CompressionModel):
         self.latent_channels, self.hyper_channels = m, config.Z
         self.patch_basis = Pointwise(192, n)
         self.patch = Pointwise(n, n)
-        self.analysis = nn.Sequential(*(ResidualBlock(n) for _ in range(config.blocks)))
+        self.analysis = nn.Sequential(*(DepthwiseResidual(n) for _ in range(config.blocks)))
         self.gain_in = Gain(n)
         self.merge_basis = Pointwise(4 * n, m)
-        self.analysis_deep = ResidualBlock(m)
+        self.analysis_deep = DepthwiseResidual(m)
         self.to_latent = Pointwise(m, m)
         self.gain = Gain(m)
         self.inverse_gain = Gain(m)
         self.from_latent = Pointwise(m, m)
-        self.synthesis_deep = ResidualBlock(m)
+        self.synthesis_deep = DepthwiseResidual(m)
         self.unmerge_basis = Pointwise(m, 4 * n)
         self.gain_out = Gain(n)
-        self.synthesis = nn.Sequential(*(ResidualBlock(n) for _ in range(config.blocks)))
+        self.synthesis = nn.Sequential(*(DepthwiseResidual(n) for _ in range(config.blocks)))
         self.unpatch = Pointwise(n, n)
         self.unpatch_basis = Pointwise(n, 192)
         self.overlapped = Overlap(config.P)
-        self.hyper_in = nn.Sequential(Pointwise(2 * m, c // 2), ResidualBlock(c // 2))
-        self.hyper_mid = nn.Sequential(Pointwise(2 * c, c), ResidualBlock(c))
+        self.hyper_in = nn.Sequential(Pointwise(2 * m, c // 2), DepthwiseResidual(c // 2))
+        self.hyper_mid = nn.Sequential(Pointwise(2 * c, c), DepthwiseResidual(c))
         self.hyper_out = Pointwise(4 * c, config.Z)
         self.entropy = Entropy(m, c, config.Z)
 

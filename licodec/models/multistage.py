@@ -63,7 +63,7 @@ def picked(x: Tensor, phases: Phases) -> Tensor:
     return torch.cat([of[phase] for phase in phases], 2)
 
 
-class MaskedConv(nn.Conv2d):
+class PhaseMaskedConv(nn.Conv2d):
     """A convolution that sees some of the positions around it, in training too."""
 
     mask: Tensor
@@ -99,7 +99,7 @@ class MultistageContext:
             spatial = torch.zeros_like(channels)
             if around is not None:
                 masked = model.spatial_context[around]
-                assert isinstance(masked, MaskedConv)
+                assert isinstance(masked, PhaseMaskedConv)
                 spatial = masked.at_phases(interleaved(self.phases), phases)
             supports = [hyper, spatial, channels]
         scale, mean = model.entropy_parameters[k](torch.cat(supports, 1)).chunk(2, 1)
@@ -148,11 +148,11 @@ class MultistageModel(SliceModel):
         first, second, last, _ = self.slice_sizes
         self.spatial_context = nn.ModuleList(
             [
-                MaskedConv(first, 3, corners),
-                MaskedConv(first, 5, checkerboard),
-                MaskedConv(first, 5, third),
-                MaskedConv(second, 5, checkerboard),
-                MaskedConv(last, 5, checkerboard),
+                PhaseMaskedConv(first, 3, corners),
+                PhaseMaskedConv(first, 5, checkerboard),
+                PhaseMaskedConv(first, 5, third),
+                PhaseMaskedConv(second, 5, checkerboard),
+                PhaseMaskedConv(last, 5, checkerboard),
             ]
         )
         self.entropy_parameters = nn.ModuleList(

@@ -23,7 +23,7 @@ from imageio.core.request import URI_BYTES, InitializationError, IOMode, Request
 from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 
 from licodec import api, codec, container
-from licodec.inputs.deep import array_of, picture_of
+from licodec.inputs.arrays import array_of, picture_of
 
 
 class LicPlugin(PluginV3):

@@ -20,7 +20,7 @@ from numcodecs.compat import ensure_bytes, ndarray_copy
 from licodec import codec, container
 from licodec.errors import UsageError
 from licodec.imaging import Picture
-from licodec.inputs.deep import array_of
+from licodec.inputs.arrays import array_of
 
 
 class Licodec(Codec):

@@ -90,14 +90,14 @@ class _OnDevice(Protocol):
     device: torch.device
 
 
-Own = TypeVar("Own", bound=_OnDevice)
+Runner = TypeVar("Runner", bound=_OnDevice)
 
 
-def _at_work(method: Callable[Concatenate[Own, P], Result]) -> Callable[Concatenate[Own, P], Result]:
+def _running(method: Callable[Concatenate[Runner, P], Result]) -> Callable[Concatenate[Runner, P], Result]:
     """For a method that runs the module."""
 
     @functools.wraps(method)
-    def run(self: Own, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+    def run(self: Runner, /, *args: P.args, **kwargs: P.kwargs) -> Result:
         with memory_guard(), torch.inference_mode():
             return method(self, *args, **kwargs)
 
@@ -120,19 +120,19 @@ class TorchContext:
         self.context, self.thresholds, self.device = context, thresholds, thresholds.device
         self.mean: Tensor | None = None
 
-    @_at_work
+    @_running
     def params(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         self.mean, scale = self.context.params(step)
         rows = torch.bucketize(scale.contiguous(), self.thresholds, out_int32=True)
         return _numpy(self.mean), _numpy(rows)
 
-    @_at_work
+    @_running
     def push(self, step: int, symbols: np.ndarray) -> None:
         assert self.mean is not None  # `params` comes first
         part = torch.from_numpy(symbols).to(self.device, torch.float64, memory_format=torch.channels_last)
         self.context.push(step, part + self.mean)
 
-    @_at_work
+    @_running
     def y_hat(self) -> np.ndarray:
         return _numpy(self.context.y_hat().float())
 
@@ -189,33 +189,33 @@ class TorchModel:
         """For g_a and g_s alone: never for what the entropy coder depends on."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    @_at_work
+    @_running
     def analyse(self, window: np.ndarray, quality: float) -> np.ndarray:
         with self._transform():
             y = self.module.analyse(self._map(window), self._tensor(quality))
         return _numpy(y.float())
 
-    @_at_work
+    @_running
     def hyper_analyse(self, y: np.ndarray, quality: float) -> np.ndarray:
         q = self._tensor(quality)
         z = self.module.hyper_analyse(torch.from_numpy(y).to(self.device), q).double()
         return _numpy((z - self.module.z_offset(q).double()).round())
 
-    @_at_work
+    @_running
     def z_rows(self, quality: float) -> np.ndarray:
         return _numpy(self.module.z_rows(self._tensor(quality), self.thresholds))
 
-    @_at_work
+    @_running
     def context(self, z_symbols: np.ndarray, quality: float) -> TorchContext:
         q = self._tensor(quality)
         z_hat = torch.from_numpy(z_symbols).to(self.device).double() + self.module.z_offset(q).double()
         return TorchContext(self.module.context(z_hat, q), self.thresholds)
 
-    @_at_work
+    @_running
     def split(self, y: np.ndarray) -> list[np.ndarray]:
         return [_numpy(part) for part in self.module.split(torch.from_numpy(y))]
 
-    @_at_work
+    @_running
     def synthesise(self, y_hat: np.ndarray, quality: float) -> np.ndarray:
         with self._transform():
             x = self.module.synthesise(self._map(y_hat), self._tensor(quality))

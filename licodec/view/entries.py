@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Viewed:
     """A file and, if there is one, the picture it was made from; one of the two if the other is not given."""
 
     coded: str | None
@@ -28,7 +28,7 @@ class Entry:
         return Path(self.coded or self.original or "").name
 
 
-def pair(files: list[str]) -> list[Entry]:
+def pair(files: list[str]) -> list[Viewed]:
     """Each .lic with the original of its name, or with the one original there is. Raises UsageError."""
     from licodec.batch.places import of
 
@@ -40,15 +40,15 @@ def pair(files: list[str]) -> list[Entry]:
     entries = []
     for file in coded:
         match = by_stem.get(Path(of(file).name).stem) or (originals[0] if len(originals) == 1 else None)
-        entries.append(Entry(file, match))
+        entries.append(Viewed(file, match))
     used = {entry.original for entry in entries}
-    return entries + [Entry(None, file) for file in originals if file not in used]
+    return entries + [Viewed(None, file) for file in originals if file not in used]
 
 
 class Gallery:
     """The entries, decoded when they are looked at; the last few stay in memory."""
 
-    def __init__(self, entries: list[Entry], device: str = "auto", weights: Path | None = None) -> None:
+    def __init__(self, entries: list[Viewed], device: str = "auto", weights: Path | None = None) -> None:
         self.entries, self.device, self.weights = entries, device, weights
         self.worker = ThreadPoolExecutor(1)  # the browser asks for everything at once; one picture is decoded at a time
         self._decoded = functools.lru_cache(maxsize=4)(self._decode)
@@ -66,13 +66,13 @@ class Gallery:
         """Of the decoded picture against the original, in dB; None if they are equal. Raises LicodecError."""
         return self.worker.submit(self._psnr, self.entries[index]).result()
 
-    def _png(self, entry: Entry, original: bool) -> bytes:
+    def _png(self, entry: Viewed, original: bool) -> bytes:
         from licodec import output
 
         picture = self._original(entry.original) if original else self._decoded(entry.coded)
         return output.to_bytes(picture.eight_bit(), "PNG")
 
-    def _psnr(self, entry: Entry) -> float | None:
+    def _psnr(self, entry: Viewed) -> float | None:
         from licodec.search import pixel_psnr
 
         a, b = self._decoded(entry.coded).eight_bit().rgb, self._original(entry.original).eight_bit().rgb
@@ -81,7 +81,7 @@ class Gallery:
         value = pixel_psnr(a, b)
         return value if math.isfinite(value) else None
 
-    def _facts(self, entry: Entry) -> dict[str, object]:
+    def _facts(self, entry: Viewed) -> dict[str, object]:
         if entry.coded is None:
             width, height = self._original(entry.original).size
             return {"name": entry.name, "width": width, "height": height, "coded": False, "original": entry.name}

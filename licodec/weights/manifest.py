@@ -1,7 +1,7 @@
 """The manifest, weights.toml: which weights there are, where they are, and where they come from.
 
 A manifest is a TOML file: `schema = 1`, a table `[models.NAME]` a model and in
-it an array of tables `weights`, one per file. `Model` and `Entry` list the keys.
+it an array of tables `weights`, one per file. `ManifestModel` and `Entry` list the keys.
 The package brings one; users add others (see `sources`). A manifest may come
 from a stranger, so all of it is checked here, and unknown keys are refused.
 """
@@ -130,7 +130,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Model:
+class ManifestModel:
     """What holds for all weights of a model.
 
     Attributes:
@@ -159,7 +159,7 @@ class Manifest:
     """A parsed manifest; `where` is for messages."""
 
     where: str
-    models: dict[str, Model]
+    models: dict[str, ManifestModel]
 
     def entries(self) -> list[Entry]:
         """All entries, in the file's order."""
@@ -183,21 +183,21 @@ def parse(text: str, where: str) -> Manifest:
         raise WeightsError(f"{where}: {error}; correct the manifest") from None
 
 
-def _model(name: str, table: dict[str, object]) -> Model:
+def _model(name: str, table: dict[str, object]) -> ManifestModel:
     if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]{0,31}", name):
         raise ValueError(f"{name!r} is no model name")
     weights = table.get("weights", [])
     more = table.get("more_kodak", [])
     if not isinstance(weights, list) or not isinstance(more, list):
         raise ValueError(f"models.{name}: weights and more_kodak are arrays")
-    known = {f.name for f in fields(Model)} - {"name", "weights", "more_kodak"}
+    known = {f.name for f in fields(ManifestModel)} - {"name", "weights", "more_kodak"}
     values = _texts(table, known | {"weights", "more_kodak"}, f"models.{name}")
     entries = tuple(_entry(name, number, _table(entry)) for number, entry in enumerate(weights, 1))
     qualities = [entry.quality for entry in entries if entry.status != "bundled"]  # of those, old ones stay
     if len(set(qualities)) != len(qualities):
         raise ValueError(f"models.{name}: a quality has two entries")
     points = tuple(_numbers(point, f"models.{name}.more_kodak") for point in more)
-    return Model(name=name, weights=entries, more_kodak=points, **values)
+    return ManifestModel(name=name, weights=entries, more_kodak=points, **values)
 
 
 def _entry(model: str, number: int, table: dict[str, object]) -> Entry:
@@ -294,7 +294,7 @@ def licence_of(entry: Entry) -> str:
     return entry.licence or models[entry.model].licence
 
 
-def dump(models: dict[str, Model]) -> str:
+def dump(models: dict[str, ManifestModel]) -> str:
     """A manifest as TOML; `parse` reads it back."""
     lines = [f"schema = {SCHEMA}"]
     for model in models.values():

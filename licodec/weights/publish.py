@@ -15,7 +15,7 @@ from pathlib import Path
 from licodec.errors import InputError, UsageError
 from licodec.files import sha256
 from licodec.weights import file, hub, manifest
-from licodec.weights.manifest import Entry, Model
+from licodec.weights.manifest import Entry, ManifestModel
 
 NO_LICENCE = ("", "unknown", "none given", "see source")
 
@@ -107,10 +107,10 @@ def publish(uploads: list[Upload], repo: str, private: bool = False) -> list[Ent
     return entries
 
 
-def _merged(models: dict[str, Model], entries: list[Entry]) -> dict[str, Model]:
+def _merged(models: dict[str, ManifestModel], entries: list[Entry]) -> dict[str, ManifestModel]:
     merged = dict(models)
     for entry in entries:
-        ours = manifest.package().models.get(entry.model, Model(entry.model))
+        ours = manifest.package().models.get(entry.model, ManifestModel(entry.model))
         model = merged.get(entry.model) or replace(ours, weights=())
         others = [e for e in model.weights if e.quality != entry.quality]
         weights = sorted([*others, entry], key=lambda e: e.quality or 0)
@@ -118,7 +118,7 @@ def _merged(models: dict[str, Model], entries: list[Entry]) -> dict[str, Model]:
     return merged
 
 
-def card(repo: str, models: dict[str, Model]) -> str:
+def card(repo: str, models: dict[str, ManifestModel]) -> str:
     """The repository's README.md: paper, licence, provenance, sha256 and rate of each file."""
     licences = sorted({e.licence or m.licence for m in models.values() for e in m.weights})
     head = ["---", f"license: {licences[0].lower() if len(licences) == 1 else 'other'}", "library_name: licodec"]
@@ -138,7 +138,7 @@ def card(repo: str, models: dict[str, Model]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(model: Model, entry: Entry) -> list[tuple[str, object]]:
+def _facts(model: ManifestModel, entry: Entry) -> list[tuple[str, object]]:
     def point(values: Mapping[str, object] | None) -> str:
         return ", ".join(f"{key} {value}" for key, value in (values or {}).items() if value)
 
