@@ -40,7 +40,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, multiplier: Tensor) -> Ten
     kernel = weight.shape[-1]
     with torch.autocast(x.device.type, enabled=False):
         total = F.conv2d(x, weight, bias, padding=kernel // 2, groups=len(weight) if kernel > 1 else 1)
-        return total * multiplier[:, None, None]
+        return total * multiplier.view(-1, 1, 1)
 
 
 class IntegerConv(nn.Module):
@@ -136,7 +136,7 @@ class Entrance(nn.Module):
         self.multiplier = nn.Parameter(torch.full((channels,), STREAM_UNIT / UNIT))
 
     def forward(self, stream: Tensor) -> Tensor:
-        return rounded(stream * self.multiplier[:, None, None], BYTE)
+        return rounded(stream * self.multiplier.view(-1, 1, 1), BYTE)
 
 
 class IntegerBlock(nn.Module):

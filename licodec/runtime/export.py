@@ -103,7 +103,7 @@ def graphs(model: Lite) -> dict[str, Graph]:
 
 
 def _convert(model: Lite, graph: Graph, path: Path) -> dict[str, list[str]]:
-    """Write a graph; returns the names of its weights, as `_without_weights` does."""
+    """Write a graph; returns the names of its weights, as `_weights_outside` does."""
     import onnx
 
     free = {2: "height", 3: "width"}
@@ -124,14 +124,16 @@ def _convert(model: Lite, graph: Graph, path: Path) -> dict[str, list[str]]:
         )
         proto = onnx.load(raw)
     onnx.checker.check_model(proto)
-    weights = _without_weights(proto)
+    weights = _weights_outside(proto)
+    proto = _folded(proto)
+    _empty(proto, weights["kernels"])
     with beside(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
     return weights
 
 
-def _without_weights(proto: onnx.ModelProto) -> dict[str, list[str]]:
-    """Take the data out of a graph, see the module. Returns which weights are its kernels and which its inputs."""
+def _weights_outside(proto: onnx.ModelProto) -> dict[str, list[str]]:
+    """Name the weights of a graph as the model does. Returns which are its kernels, and which are now its inputs."""
     import onnx
 
     graph = proto.graph
@@ -143,18 +145,42 @@ def _without_weights(proto: onnx.ModelProto) -> dict[str, list[str]]:
     kernels = {name for node in graph.node if node.op_type == "Conv" for name in node.input[1:]}
     weights: dict[str, list[str]] = {"kernels": [], "inputs": []}
     for tensor in list(graph.initializer):
-        name = renamed[tensor.name]
-        shape, kind = list(tensor.dims), tensor.data_type
-        graph.initializer.remove(tensor)
+        tensor.name = name = renamed[tensor.name]
+        weights["kernels" if name in kernels else "inputs"].append(name)
         if name not in kernels:
-            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
-            weights["inputs"].append(name)
-            continue
-        empty = onnx.TensorProto(name=name, data_type=kind, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
-        empty.external_data.add(key="location", value="weights")
-        graph.initializer.append(empty)
-        weights["kernels"].append(name)
+            graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+            graph.initializer.remove(tensor)
     return weights
+
+
+def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with what is constant computed, half its nodes: otherwise every session would do that."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard operators
+        options.optimized_model_filepath = f"{folder}/graph.onnx"
+        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        folded = onnx.load(options.optimized_model_filepath)
+    for other in [opset for opset in folded.opset_import if opset.domain]:
+        folded.opset_import.remove(other)
+    onnx.checker.check_model(folded)
+    return folded
+
+
+def _empty(proto: onnx.ModelProto, kernels: list[str]) -> None:
+    """Take the data of the kernels out of a graph."""
+    import onnx
+
+    for tensor in proto.graph.initializer:
+        if tensor.name in kernels:
+            empty = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            empty.data_location = onnx.TensorProto.EXTERNAL
+            empty.external_data.add(key="location", value="weights")
+            tensor.CopyFrom(empty)
 
 
 def _make_distinct(model: Lite) -> None:

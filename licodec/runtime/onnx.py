@@ -30,6 +30,7 @@ INDEX = "graphs.json"
 BYTE, EXACT = 127, 1 << 24  # see layers/integer.py, which imports torch
 SIDE_BY_SIDE = 4  # tiles at once at most: they share the threads well, and each takes some 200 MB
 SMALL = {"tables", "split", "join"}  # graphs that gain nothing from several threads
+REWRITTEN = {"analysis", "hyper", "synthesis"}  # graphs that gain more from ONNX Runtime's optimiser than it takes
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -136,7 +137,7 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1 if name in SMALL else self.threads
         options.inter_op_num_threads = 1
-        if not self.optimised:
+        if not (self.optimised and name in REWRITTEN):
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # what goes wrong is raised
         options.enable_cpu_mem_arena = False  # it keeps what the largest tile ever took
