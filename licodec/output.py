@@ -162,12 +162,29 @@ def _filtered(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
     up = np.concatenate([above[None], rows[:-1]])
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, step:], corner[:, step:] = rows[:, :-step], up[:, :-step]
-    a, b, c = left.astype(np.int16), up.astype(np.int16), corner.astype(np.int16)
-    to_a, to_b, to_c = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
-    paeth = np.where((to_a <= to_b) & (to_a <= to_c), left, np.where(to_b <= to_c, up, corner))
-    candidates = np.stack([rows - left, rows - up, rows - paeth])
-    best = np.abs(candidates.view(np.int8).astype(np.int16)).sum(2, dtype=np.int64).argmin(0)
-    out = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
-    out[:, 0] = np.array([1, 2, 4], np.uint8)[best]
-    out[:, 1:] = candidates[best, np.arange(len(rows))]
-    return out
+    # Paeth's predictor is the nearest of the three to left + up - corner. Where both differ from corner in one
+    # direction, that is never corner; elsewhere it is as far from it as the two differences are apart: all are bytes.
+    to_left, to_up = _apart(up, corner), _apart(left, corner)
+    to_corner = _apart(to_left, to_up) | _mask((left >= corner) == (up >= corner))
+    others = _chosen(to_up <= to_corner, up, corner)
+    paeth = _chosen(to_left <= np.minimum(to_up, to_corner), left, others)
+    out = np.empty((3, len(rows), rows.shape[1] + 1), np.uint8)
+    out[:, :, 0] = np.array([[1], [2], [4]])
+    for filtered, predicted in zip(out, (left, up, paeth), strict=True):
+        np.subtract(rows, predicted, out=filtered[:, 1:])
+    sums = np.minimum(out, -out)[:, :, 1:].sum(2, dtype=np.uint32)  # magnitudes of the differences as signed bytes
+    return out[sums.argmin(0), np.arange(len(rows))]
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.maximum(a, b) - np.minimum(a, b)
+
+
+def _mask(where: np.ndarray) -> np.ndarray:
+    """255 where true, else 0."""
+    return -where.view(np.uint8)
+
+
+def _chosen(where: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a where true, else b; `np.where` takes twenty times as long for bytes."""
+    return b ^ ((a ^ b) & _mask(where))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,6 +22,8 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers:
     if workers < 2 or len(items) < 2:
         yield from map(function, items)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     begun: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(min(workers, len(items)), thread_name_prefix="licodec") as pool:
         try:

@@ -180,6 +180,20 @@ def test_no_torch_is_imported(name, tmp_path):
         assert "onnxruntime" not in imported
 
 
+def test_little_pictures_take_one_thread_unless_told_otherwise():
+    weights = file.read(WEIGHTS)
+    free, told = OnnxModel(weights, graphs_for(weights)), OnnxModel(weights, graphs_for(weights), threads=3)
+    free.threads = 2  # as on two cores
+    little, large = (np.zeros((1, 3, side, 512), np.float32) for side in (512, 1088))
+    y = np.zeros((1, 448, 32, 32), np.float32)
+    for model, threads in ((free, (1, 2)), (told, (3, 3))):
+        model.analyse(little, 5)
+        model.synthesise(y, 5)
+        assert set(model.loaded) == {("analysis", threads[0]), ("synthesis", threads[0])}
+        model.analyse(large, 5)
+        assert ("analysis", threads[1]) in model.loaded
+
+
 def test_tiles_side_by_side_give_the_same_file_and_pixels():
     one, many = codec.Codec(WEIGHTS), codec.Codec(WEIGHTS)
     one.model.side_by_side, many.model.side_by_side = 1, 4

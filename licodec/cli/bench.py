@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ def bench(
     jobs = jobs if ray is not None else jobs or 1
     if not threads and jobs != 1:
         threads = 1 if jobs is None or ray is not None else share_of(jobs)
-    runtime.use_threads(threads)
+    runtime.use_threads(threads or os.cpu_count() or 1)  # also for little pictures: what is reported is what is used
     chosen = choose(",".join(m for m in METRICS if m != "lpips" and available(m)) if metrics is None else metrics)
     steps = parse_numbers(qualities, "--qualities"), parse_numbers(effort, "--effort")
     wanted = tasks.Wanted(

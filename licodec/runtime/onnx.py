@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -30,6 +31,7 @@ INDEX = "graphs.json"
 BYTE, EXACT = 127, 1 << 24  # see layers/integer.py, which imports torch
 SIDE_BY_SIDE = 4  # tiles at once at most: they share the threads well, and each takes some 200 MB
 SMALL = {"tables", "split", "join"}  # graphs that gain nothing from several threads
+LITTLE = 1 << 19  # pixels; with fewer, several threads take a fifth more of the processor than they give back
 REWRITTEN = {"analysis", "hyper", "synthesis"}  # graphs that gain more from ONNX Runtime's optimiser than it takes
 _TYPES = {
     "tensor(float)": np.float32,
@@ -61,9 +63,7 @@ def _vector(quality: float) -> np.ndarray:
     return np.array([quality], np.float64)
 
 
-def _threads() -> int:
-    if count := settings.threads():
-        return count
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -102,15 +102,21 @@ class OnnxModel:
         """Take weights and the folder of their configuration's graphs.
 
         Args:
-            threads: of ONNX Runtime; None for what `use_threads` was told.
+            threads: of ONNX Runtime; None for what `use_threads` was told, and if that is nothing: one for
+                little pictures, else one per core.
             optimised: let ONNX Runtime rewrite the graphs.
         """
         self.path, self.folder, self.optimised = weights.path, folder, optimised
         self.facts = Facts(**_index(folder)["facts"])
         self.state = weights.state
-        self.threads = threads or _threads()
+        told = threads or settings.threads()
+        self.threads = told or _cores()
+        self.threads_for_little = told or 1
+        cells = 2 * self.facts.latent_stride
+        self.strides = {"analysis": 1, "hyper": self.facts.latent_stride, "synthesis": self.facts.latent_stride}
+        self.strides |= {f"step{step}": cells for step in range(self.facts.steps)} | {"step0": self.facts.hyper_stride}
         self.side_by_side = min(self.threads, SIDE_BY_SIDE)
-        self.loaded: dict[str, Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]]] = {}
+        self.loaded: dict[tuple[str, int], Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]]] = {}
         self._check_sums()
         self.tables = functools.lru_cache(maxsize=4)(self._tables)
 
@@ -125,17 +131,24 @@ class OnnxModel:
         for name, weight in self.state.items():
             if weight.dtype != np.int8:
                 continue
-            sums = np.abs(weight.reshape(len(weight), -1).astype(np.int32)).sum(1) * BYTE
+            sums = np.abs(weight.reshape(len(weight), -1).astype(np.int16)).sum(1, dtype=np.int32) * BYTE
             bias = self._weight(f"{name.removesuffix('weight')}bias", np.int64, [len(weight)])
             if (sums + np.abs(bias) >= EXACT).any():
                 raise WeightsError(f"{self.path}: {name} has sums that float32 does not hold exactly")
 
-    def _load(self, name: str) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
+    def _threads(self, name: str, first: np.ndarray) -> int:
+        """How many threads run a graph, by the size of the picture that its first input stands for."""
+        if name in SMALL:
+            return 1
+        pixels = math.prod(first.shape[2:]) * self.strides[name] ** 2
+        return self.threads_for_little if pixels <= LITTLE else self.threads
+
+    def _load(self, name: str, threads: int) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
         """A session, and those of its inputs that are weights."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1 if name in SMALL else self.threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         if not (self.optimised and name in REWRITTEN):
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -158,22 +171,22 @@ class OnnxModel:
         fed = [given for given in session.get_inputs() if given.name in needed["inputs"]]
         return session, {given.name: self._weight(given.name, _TYPES[given.type], given.shape) for given in fed}
 
-    def _session(self, name: str) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
+    def _session(self, name: str, threads: int) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
         """What `_load` gives; of several threads that ask for it first, one loads it and the others wait."""
-        if loaded := self.loaded.get(name):
+        if loaded := self.loaded.get((name, threads)):
             return loaded.result()
         mine: Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]] = Future()
-        if (loaded := self.loaded.setdefault(name, mine)) is mine:
+        if (loaded := self.loaded.setdefault((name, threads), mine)) is mine:
             try:
-                mine.set_result(self._load(name))
+                mine.set_result(self._load(name, threads))
             except BaseException as error:
-                del self.loaded[name]  # the next call tries again
+                del self.loaded[name, threads]  # the next call tries again
                 mine.set_exception(error)
         return loaded.result()
 
     def run(self, name: str, **inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs of a graph. Raises OutOfMemoryError."""
-        session, weights = self._session(name)
+        session, weights = self._session(name, self._threads(name, next(iter(inputs.values()))))
         wanted = {given.name for given in session.get_inputs()}
         try:
             return session.run(None, {k: v for k, v in inputs.items() if k in wanted} | weights)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -168,6 +167,8 @@ class Manifest:
 
 def parse(text: str, where: str) -> Manifest:
     """Read and check a manifest. Raises WeightsError that names the place of what is wrong."""
+    import tomllib
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
