@@ -8,6 +8,7 @@ than coding a picture. Maps are [B, C, H, W], in the channels_last format when c
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -46,28 +47,25 @@ def subpel_conv3x3(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(conv3x3(in_channels, 4 * out_channels), nn.PixelShuffle(2))
 
 
+def chain(layers: Iterable[nn.Module], activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
+    """Layers one after another, with activations between them."""
+    return nn.Sequential(*[module for layer in layers for module in (layer, activation())][:-1])
+
+
 def hyper_analysis(widths: list[int]) -> nn.Sequential:
     """From y at 1/16 to z at 1/64 as in WACNN and STF: five 3x3 convolutions, the third and fifth strided."""
-    layers: list[nn.Module] = []
-    for (before, after), stride in zip(itertools.pairwise(widths), (1, 1, 2, 1, 2), strict=True):
-        layers += [conv3x3(before, after, stride), nn.GELU()]
-    return nn.Sequential(*layers[:-1])
+    pairs = zip(itertools.pairwise(widths), (1, 1, 2, 1, 2), strict=True)
+    return chain(conv3x3(before, after, stride) for (before, after), stride in pairs)
 
 
 def hyper_synthesis(widths: list[int]) -> nn.Sequential:
     """The way back: the second and fourth double the size; the means and the scales have one each."""
-    layers: list[nn.Module] = []
-    for (before, after), factor in zip(itertools.pairwise(widths), (1, 2, 1, 2, 1), strict=True):
-        layers += [subpel_conv3x3(before, after) if factor == 2 else conv3x3(before, after), nn.GELU()]
-    return nn.Sequential(*layers[:-1])
+    return chain((subpel_conv3x3 if i % 2 else conv3x3)(*pair) for i, pair in enumerate(itertools.pairwise(widths)))
 
 
 def head(widths: list[int], activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
     """3x3 convolutions of the given widths with activations between them."""
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [conv3x3(before, after), activation()]
-    return nn.Sequential(*layers[:-1])
+    return chain((conv3x3(*pair) for pair in itertools.pairwise(widths)), activation)
 
 
 class GDN(nn.Module):
@@ -109,15 +107,13 @@ class ResidualBlock(nn.Module):
 class ResidualBlockWithStride(nn.Module):
     """Halves the size; GDN after the second convolution."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 2, activation: type[nn.Module] = nn.LeakyReLU
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, activation: type[nn.Module] = nn.LeakyReLU) -> None:
         super().__init__()
         self.activation = activation()
-        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.conv1 = conv3x3(in_channels, out_channels, 2)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.gdn = GDN(out_channels)
-        self.skip = conv1x1(in_channels, out_channels, stride)
+        self.skip = conv1x1(in_channels, out_channels, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gdn(self.conv2(self.activation(self.conv1(x)))) + self.skip(x)
@@ -144,9 +140,7 @@ class ResidualUnit(nn.Module):
     def __init__(self, channels: int, activation: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
         half = channels // 2
-        self.conv = nn.Sequential(
-            conv1x1(channels, half), activation(), conv3x3(half, half), activation(), conv1x1(half, channels)
-        )
+        self.conv = chain([conv1x1(channels, half), conv3x3(half, half), conv1x1(half, channels)], activation)
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,10 +156,9 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, before: nn.Module, activation: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
         self.before = before
-        self.conv_a = nn.Sequential(*(ResidualUnit(channels, activation) for _ in range(3)))
-        self.conv_b = nn.Sequential(
-            *(ResidualUnit(channels, activation) for _ in range(3)), conv1x1(channels, channels)
-        )
+        units = [ResidualUnit(channels, activation) for _ in range(6)]
+        self.conv_a = nn.Sequential(*units[:3])
+        self.conv_b = nn.Sequential(*units[3:], conv1x1(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv_a(x) * torch.sigmoid(self.conv_b(self.before(x)))

@@ -7,6 +7,8 @@ TransNeXt (Shi, CVPR 2024).
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,28 +33,18 @@ class Bottleneck(nn.Module):
         return x + self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
 
 
-class BottleneckDown(nn.Module):
+def _three_bottlenecks(channels: int) -> dict[str, nn.Module]:
+    return {f"res{i}": Bottleneck(channels) for i in (1, 2, 3)}
+
+
+def bottlenecks_down(in_channels: int, out_channels: int) -> nn.Sequential:
     """A strided 5x5 convolution, then three bottlenecks."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = conv(in_channels, out_channels)
-        self.res1, self.res2, self.res3 = (Bottleneck(out_channels) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.res3(self.res2(self.res1(self.conv(x))))
+    return nn.Sequential(OrderedDict(conv=conv(in_channels, out_channels), **_three_bottlenecks(out_channels)))
 
 
-class BottleneckUp(nn.Module):
+def bottlenecks_up(in_channels: int, out_channels: int) -> nn.Sequential:
     """Three bottlenecks, then a 5x5 transposed convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.res1, self.res2, self.res3 = (Bottleneck(in_channels) for _ in range(3))
-        self.conv = deconv(in_channels, out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.res3(self.res2(self.res1(x))))
+    return nn.Sequential(OrderedDict(**_three_bottlenecks(in_channels), conv=deconv(in_channels, out_channels)))
 
 
 class ConvGLU(nn.Module):

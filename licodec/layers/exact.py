@@ -67,25 +67,22 @@ class ExactConvolution(nn.Module):
             raise ValueError(f"padding {original.padding!r} has no replacement")
         self.kernel_size, self.stride, self.padding = original.kernel_size, original.stride, original.padding
         self.weight, self.bias = original.weight, original.bias
-        self.register_buffer("kernels", None, persistent=False)
+        self.register_buffer("kernels", self.make_kernels(self.weight.detach()), persistent=False)
 
     def make_kernels(self, weight: Tensor) -> Tensor:
         """What `forward` multiplies with."""
         raise NotImplementedError
 
-    def refresh(self) -> ExactConvolution:
-        """Make the kernels anew, after the weight has changed."""
-        self.kernels = self.make_kernels(self.weight.detach())
-        return self
-
     def _load_from_state_dict(self, *args: object) -> None:
         super()._load_from_state_dict(*args)
-        self.refresh()
+        self.kernels = self.make_kernels(self.weight.detach())
 
     def exact_bias(self) -> Tensor:
-        """[O], float64."""
+        """[O], float64; each number as often as its channel has kernels."""
         channels = self.kernels.shape[-1]
-        return self.kernels.new_zeros(channels) if self.bias is None else self.bias.double()
+        if self.bias is None:
+            return self.kernels.new_zeros(channels)
+        return self.bias.double().repeat_interleave(channels // len(self.bias))
 
 
 class Conv3x3(ExactConvolution):
@@ -112,11 +109,6 @@ class TransposedConv(ExactConvolution):
             for (column, left), j in taps.items():
                 kernels[:, row, column, :, up + 1, left + 1] = weight[:, :, i, j].T
         return winograd_kernels(kernels.flatten(0, 2))
-
-    def exact_bias(self) -> Tensor:
-        if self.bias is None:
-            return super().exact_bias()
-        return self.bias.double().repeat_interleave(self.stride[0] ** 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_shuffle(winograd_conv3x3(x, self.kernels, self.exact_bias()), self.stride[0])
@@ -163,15 +155,15 @@ def exact_convolution(original: nn.Module) -> nn.Module:
     no replacement can do.
     """
     if type(original) is nn.ConvTranspose2d:
-        return TransposedConv(original).refresh() if _keeps_to_three_taps(original) else original
+        return TransposedConv(original) if _keeps_to_three_taps(original) else original
     if type(original) is not nn.Conv2d or original.dilation != (1, 1) or isinstance(original.padding, str):
         return original
     small = (original.kernel_size, original.stride, original.padding) == ((3, 3), (1, 1), (1, 1))
     if small and original.groups == original.in_channels == original.out_channels:
-        return DepthwiseConv3x3(original).refresh()
+        return DepthwiseConv3x3(original)
     if original.groups != 1:
         return original
-    return (Conv3x3 if small else ProductConv)(original).refresh()
+    return (Conv3x3 if small else ProductConv)(original)
 
 
 def _keeps_to_three_taps(conv: nn.ConvTranspose2d) -> bool:
@@ -195,8 +187,7 @@ def make_exact(module: nn.Module) -> nn.Module:
         return replacement
     for name, child in module.named_children():
         setattr(module, name, make_exact(child))
-    for tensors in (module._parameters, module._buffers):
-        for tensor in tensors.values():
-            if tensor is not None and tensor.is_floating_point():
-                tensor.data = tensor.data.double()
+    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.double()
     return module

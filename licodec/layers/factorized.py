@@ -38,10 +38,9 @@ class FactorizedPrior(nn.Module):
 
     def logits(self, values: Tensor, frozen: bool = False) -> Tensor:
         """Logits of the cumulative function at values [C, 1, n]; `frozen` stops the density's gradient."""
-        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
-            factor = self.factors[i] if i < len(self.factors) else None
-            if frozen:
-                matrix, bias, factor = matrix.detach(), bias.detach(), factor.detach() if factor is not None else None
+        lists = (self.matrices, self.biases, self.factors)
+        matrices, biases, factors = ([p.detach() if frozen else p for p in parameters] for parameters in lists)
+        for matrix, bias, factor in itertools.zip_longest(matrices, biases, factors):
             values = F.softplus(matrix) @ values + bias
             if factor is not None:
                 values = values + factor.tanh() * values.tanh()

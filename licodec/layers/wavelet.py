@@ -24,21 +24,25 @@ class OrthogonalLinear(nn.Module):
         return F.mse_loss(gram, torch.eye(len(gram), device=gram.device))
 
 
-def _initial_factors(channels: int) -> nn.Parameter:
-    return nn.Parameter(torch.tensor([0.5, 0.5, 0.5, 0.0]).repeat_interleave(channels).view(1, -1, 1, 1))
+class Wavelet(nn.Module):
+    """What both directions have: the Haar filters, and the logarithms of the bands' scales."""
+
+    haar: Tensor  # [4, 1, 2, 2]: LL, LH, HL, HH
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        signs = [[[1, 1], [1, 1]], [[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]]
+        self.register_buffer("haar", torch.tensor(signs, device="cpu")[:, None] / 2)
+        scales = torch.tensor([0.5, 0.5, 0.5, 0.0]).repeat_interleave(channels)
+        self.scaling_factors = nn.Parameter(scales.view(1, -1, 1, 1))
 
 
-class WaveletDown(nn.Module):
+class WaveletDown(Wavelet):
     """Haar analysis (bands LL, LH, HL, HH one after another), scaled, mapped; halves the size."""
 
-    haar: Tensor
-
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.register_buffer("haar", torch.zeros(4, 1, 2, 2))
-        self.scaling_factors = _initial_factors(in_channels)
+        super().__init__(in_channels)
         self.OLP = OrthogonalLinear(4 * in_channels, out_channels)
-        reset_haar(self.haar)
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
@@ -46,30 +50,18 @@ class WaveletDown(nn.Module):
         return self.OLP(torch.cat(bands, 1) * self.scaling_factors.exp())
 
 
-class WaveletUp(nn.Module):
+class WaveletUp(Wavelet):
     """The mirror of `WaveletDown`; doubles the size."""
 
-    haar: Tensor
-
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.register_buffer("haar", torch.zeros(4, 1, 2, 2))
-        self.scaling_factors = _initial_factors(out_channels)
+        super().__init__(out_channels)
         self.OLP = OrthogonalLinear(in_channels, 4 * out_channels)
-        reset_haar(self.haar)
 
     def forward(self, x: Tensor) -> Tensor:
         bands = self.OLP(x) / self.scaling_factors.exp()
         b, c4, h, w = bands.shape
         interleaved = bands.view(b, 4, c4 // 4, h, w).transpose(1, 2).reshape(b, c4, h, w)
         return F.conv_transpose2d(interleaved, self.haar.repeat(c4 // 4, 1, 1, 1), stride=2, groups=c4 // 4)
-
-
-def reset_haar(filters: Tensor) -> None:
-    """Fill [4, 1, 2, 2] with the Haar filters LL, LH, HL, HH."""
-    low, high = torch.tensor([0.5**0.5, 0.5**0.5]), torch.tensor([0.5**0.5, -(0.5**0.5)])
-    for i, (column, row) in enumerate(((low, low), (low, high), (high, low), (high, high))):
-        filters[i, 0] = column[None, :] * row[:, None]
 
 
 def side_branch(x: Tensor, main: nn.Sequential, side: nn.ModuleList, joints: tuple[int, ...]) -> Tensor:

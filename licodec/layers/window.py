@@ -171,8 +171,7 @@ class SwinStage(nn.Module):
         self.blocks = nn.Sequential(
             *(SwinBlock(dim, heads, window, window // 2 if i % 2 else 0, scale) for i in range(depth))
         )
-        self.resample = resample
+        self.resample = resample or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(x)
-        return self.resample(x) if self.resample is not None else x
+        return self.resample(self.blocks(x))

@@ -9,6 +9,7 @@ a diagonal are coded at once: the same numbers as position by position, in W + 3
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from licodec.layers.conv import (
     ResidualBlock,
     ResidualBlockUpsample,
     ResidualBlockWithStride,
+    chain,
+    conv1x1,
     conv3x3,
     subpel_conv3x3,
 )
@@ -118,6 +121,11 @@ class CausalConv(nn.Conv2d):
         return F.linear(seen.flatten(2), weight, self.bias).transpose(1, 2)[:, :, None]
 
 
+def entropy_parameters(m: int, activation: type[nn.Module]) -> nn.Sequential:
+    """Joins the hyper synthesis and the context, 4M channels, to scales and means, 2M; position by position."""
+    return chain((conv1x1(*pair) for pair in itertools.pairwise([4 * m, 10 * m // 3, 8 * m // 3, 2 * m])), activation)
+
+
 class JointAutoregressive(MeanScaleHyperprior):
     """mbt2018."""
 
@@ -134,10 +142,7 @@ class JointAutoregressive(MeanScaleHyperprior):
     def add_context(self, m: int) -> None:
         """Make the context model and the network that joins it with the hyper synthesis (figure 1)."""
         self.context_prediction = CausalConv(m, 2 * m)
-        self.entropy_parameters = nn.Sequential(
-            nn.Conv2d(4 * m, 10 * m // 3, 1), nn.LeakyReLU(), nn.Conv2d(10 * m // 3, 8 * m // 3, 1), nn.LeakyReLU(),
-            nn.Conv2d(8 * m // 3, 2 * m, 1),
-        )  # fmt: skip
+        self.entropy_parameters = entropy_parameters(m, nn.LeakyReLU)
 
     def entropy_params(self, hyper: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and scale from the hyper synthesis and the context, maps [B, 2M, h, w] both."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.layers.conv import conv, deconv
-from licodec.layers.dictionary import BottleneckDown, BottleneckUp, DictionaryAttention, GatedStage
+from licodec.layers.dictionary import DictionaryAttention, GatedStage, bottlenecks_down, bottlenecks_up
 from licodec.layers.window import WindowAttention
 from licodec.models.slices import SliceModel
 
@@ -52,26 +52,27 @@ class DictionaryModel(SliceModel):
         down = [self.stage(d, k, h, 8) for d, k, h in zip(dims, config.depths, HEAD_DIMS[:3], strict=True)]
         up = [self.stage(d, k, h, 8) for d, k, h in zip(dims[::-1], config.depths[::-1], HEAD_DIMS[3:], strict=True)]
         self.g_a = nn.Sequential(
-            BottleneckDown(3, dims[0]),
+            bottlenecks_down(3, dims[0]),
             down[0],
-            BottleneckDown(dims[0], dims[1]),
+            bottlenecks_down(dims[0], dims[1]),
             down[1],
-            BottleneckDown(dims[1], dims[2]),
+            bottlenecks_down(dims[1], dims[2]),
             down[2],
             conv(dims[2], m),
         )
         self.g_s = nn.Sequential(
             deconv(m, dims[2]),
             up[0],
-            BottleneckUp(dims[2], dims[1]),
+            bottlenecks_up(dims[2], dims[1]),
             up[1],
-            BottleneckUp(dims[1], dims[0]),
+            bottlenecks_up(dims[1], dims[0]),
             up[2],
-            BottleneckUp(dims[0], 3),
+            bottlenecks_up(dims[0], 3),
         )
-        self.h_a = nn.Sequential(BottleneckDown(m, n), self.stage(n, 1, HYPER_HEAD_DIM, 4), conv(n, 192, 3))
+        self.h_a = nn.Sequential(bottlenecks_down(m, n), self.stage(n, 1, HYPER_HEAD_DIM, 4), conv(n, 192, 3))
         self.h_z_s1, self.h_z_s2 = (
-            nn.Sequential(deconv(192, n, 3), self.stage(n, 1, HYPER_HEAD_DIM, 4), BottleneckUp(n, m)) for _ in range(2)
+            nn.Sequential(deconv(192, n, 3), self.stage(n, 1, HYPER_HEAD_DIM, 4), bottlenecks_up(n, m))
+            for _ in range(2)
         )
         self.dt = nn.Parameter(torch.randn(config.words, 640))
         self.dictionary_attention = nn.ModuleList(

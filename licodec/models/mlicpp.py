@@ -23,6 +23,7 @@ from licodec.layers.conv import (
     ResidualBlock,
     ResidualBlockUpsample,
     ResidualBlockWithStride,
+    chain,
     conv,
     conv1x1,
     conv3x3,
@@ -157,8 +158,7 @@ def lrp_widths(seen: int, width: int, edition: int) -> list[int]:
 
 def parameter_network(seen: int, out: int) -> nn.Sequential:
     """1x1 convolutions with GELU between."""
-    pairs = itertools.pairwise([seen, 320, 256, 128, out])
-    return nn.Sequential(*[layer for a, b in pairs for layer in (conv1x1(a, b), nn.GELU())][:-1])
+    return chain(conv1x1(*pair) for pair in itertools.pairwise([seen, 320, 256, 128, out]))
 
 
 class SliceNetworks(nn.Module):
@@ -232,7 +232,7 @@ class MLICPlusPlus(SliceModel):
         first = n if config.edition <= 2023 else m
         self.g_a, self.g_s = nn.Sequential(), nn.Sequential(ResidualBlock(m, first, nn.GELU))
         for before, after in ((3, first), (n, n), (n, n)):
-            self.g_a.extend([ResidualBlockWithStride(before, n, activation=nn.GELU), ResidualBlock(n, n, nn.GELU)])
+            self.g_a.extend([ResidualBlockWithStride(before, n, nn.GELU), ResidualBlock(n, n, nn.GELU)])
             self.g_s.extend([ResidualBlockUpsample(after, n, nn.GELU), ResidualBlock(n, n, nn.GELU)])
         self.g_a.append(conv3x3(n, m, 2))
         self.g_s.append(subpel_conv3x3(n, 3))

@@ -7,6 +7,7 @@ from the hyper synthesis, from the slices before, and from the decoded positions
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from licodec.layers.conv import chain, conv1x1
 from licodec.models.slices import SliceModel
 
 Phases = tuple[tuple[int, int], ...]  # (row, column) within each 2x2 square of positions
@@ -173,6 +175,5 @@ def checkerboard(row: np.ndarray, column: np.ndarray) -> np.ndarray:
 
 
 def parameter_net(widths: list[int]) -> nn.Sequential:
-    """Three 1x1 convolutions with GELU between them."""
-    a, b, c, d = widths
-    return nn.Sequential(nn.Conv2d(a, b, 1), nn.GELU(), nn.Conv2d(b, c, 1), nn.GELU(), nn.Conv2d(c, d, 1))
+    """1x1 convolutions with GELU between them."""
+    return chain(conv1x1(*pair) for pair in itertools.pairwise(widths))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from licodec.layers.conv import conv, conv3x3, deconv
 from licodec.layers.window import MLP, SwinBlock, relative_index
-from licodec.models.autoregressive import REACH, SEEN, JointAutoregressive
+from licodec.models.autoregressive import REACH, SEEN, JointAutoregressive, entropy_parameters
 from licodec.models.slices import SliceModel
 
 HEADS = (4, 8, 16)  # at 1/2, 1/4 and 1/8
@@ -103,7 +103,4 @@ class TIC(JointAutoregressive):
         self.h_a = nn.Sequential(conv3x3(m, n), hyper[0], conv3x3(n, n, 2), hyper[1], conv3x3(n, n, 2))
         self.h_s = nn.Sequential(deconv(n, n, 3), hyper[2], deconv(n, n, 3), hyper[3], conv3x3(n, 2 * m))
         self.context_prediction = CausalAttention(m)
-        self.entropy_parameters = nn.Sequential(
-            nn.Conv2d(4 * m, 10 * m // 3, 1), nn.GELU(), nn.Conv2d(10 * m // 3, 8 * m // 3, 1), nn.GELU(),
-            nn.Conv2d(8 * m // 3, 2 * m, 1),
-        )  # fmt: skip
+        self.entropy_parameters = entropy_parameters(m, nn.GELU)
