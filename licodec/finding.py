@@ -12,10 +12,10 @@ from licodec.errors import InputError, UsageError, WeightsError
 from licodec.files import replacing
 from licodec.models import MODELS, ModelInfo, model_info
 from licodec.weights import file, hub, network, sources, store
-from licodec.weights.manifest import Entry
 
 if TYPE_CHECKING:
     from licodec.container import Header
+    from licodec.weights.manifest import Entry
 
 
 def parse_target(text: str) -> tuple[str, int | None]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of glibc's mallopt
+GARBAGE = 20_000  # new objects after which Python looks for garbage; every 700, imports alone take 10 ms for it
 
 
 def tune() -> None:
@@ -15,6 +17,7 @@ def tune() -> None:
     # torch's threads spin while they wait for each other; beside another busy program
     # that made coding ten times as slow (measured: 2.6 s against 0.22 s a picture)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    gc.set_threshold(GARBAGE)
     if not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(OSError, AttributeError):

@@ -13,11 +13,14 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from licodec.errors import LicodecError, WeightsError
 from licodec.files import beside, sha256
-from licodec.weights import manifest, network, paths
-from licodec.weights.manifest import Entry, licence_of
+from licodec.weights import network, paths
+
+if TYPE_CHECKING:
+    from licodec.weights.manifest import Entry
 
 MANIFEST_MAX = 4 << 20  # bytes
 
@@ -62,6 +65,8 @@ def fetch(entry: Entry) -> Path:
 
 
 def _announce(entry: Entry) -> None:
+    from licodec.weights.manifest import licence_of
+
     if network.is_quiet():
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -81,6 +86,8 @@ def drop(path: Path) -> int:
 def read_manifest(repo: str) -> str:
     """The text of a repository's weights.toml, as it is now. Raises WeightsError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    from licodec.weights import manifest
 
     if switch := network.forbidden():
         raise WeightsError(f"{repo}/{manifest.NAME}: {switch} forbids to ask for it")

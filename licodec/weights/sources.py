@@ -6,11 +6,14 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from licodec.errors import UsageError, WeightsError
 from licodec.files import beside
-from licodec.weights import manifest, paths
-from licodec.weights.manifest import Entry, Manifest
+from licodec.weights import paths
+
+if TYPE_CHECKING:
+    from licodec.weights.manifest import Entry, Manifest
 
 
 def _folder() -> Path:
@@ -28,6 +31,8 @@ def _name(path: Path) -> str:
 
 def manifests() -> list[Manifest]:
     """All manifests, in the order they are searched. Raises WeightsError."""
+    from licodec.weights import manifest
+
     given = os.environ.get("LICODEC_WEIGHTS", "")
     found = [manifest.load(Path(path)) for path in given.split(os.pathsep) if path]
     for path in _added():
@@ -74,6 +79,8 @@ def add(spec: str) -> tuple[str, int]:
     Returns its name and the number of its entries.
     Raises UsageError, WeightsError.
     """
+    from licodec.weights import manifest
+
     if spec.endswith(".toml"):
         path = Path(spec)
         name = path.stem
