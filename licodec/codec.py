@@ -80,7 +80,7 @@ class Codec:
         self.metadata = weights.metadata
         self.fingerprint = weights.fingerprint
         self.model = runtime.open_model(weights, device, precision)
-        self.facts = self.model.facts
+        self.geometry = self.model.geometry
         y = weights.tables["y"]
         self.tables = EntropyTables(y, weights.tables.get("z", y))
 
@@ -111,8 +111,8 @@ class Codec:
             raise UsageError(f"effort {effort} is for {LITE}; {self.info.name} has only effort 1")
 
     def _grid(self, header: Header) -> Grid:
-        stride = self.facts.stride
-        if header.tile % stride or header.overlap % self.facts.latent_stride:
+        stride = self.geometry.stride
+        if header.tile % stride or header.overlap % self.geometry.latent_stride:
             raise CorruptError(f"its tiles do not fit the model {self.info.name}; the file is damaged")
         return Grid(padded(header.height, stride), padded(header.width, stride), header.tile, header.overlap)
 
@@ -126,7 +126,7 @@ class Codec:
         part = part[within[0] - within[0][0]][:, within[1] - within[1][0]]
         if part.ndim == 2:
             part = np.repeat(part[:, :, None], 3, 2)
-        if self.facts.padding == "centred-zeros":
+        if self.geometry.padding == "centred-zeros":
             outside = ((rows < 0) | (rows >= height))[:, None] | ((columns < 0) | (columns >= width))
             part[outside] = 0
         x = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32)
@@ -135,7 +135,7 @@ class Codec:
 
     def _corner(self, width: int, height: int, grid: Grid) -> tuple[int, int]:
         """Left and top of the picture within the padded one."""
-        if self.facts.padding == "centred-zeros":  # as the authors' evaluation scripts
+        if self.geometry.padding == "centred-zeros":  # as the authors' evaluation scripts
             return (grid.width - width) // 2, (grid.height - height) // 2
         return 0, 0
 
@@ -161,7 +161,7 @@ class Codec:
         """
         quality = self.quality(quality)
         width, height = picture.size
-        tile, overlap = self.facts.tile_sizes(width, height, tile)
+        tile, overlap = self.geometry.tile_sizes(width, height, tile)
         grey = picture.pixels.ndim == 2
         header = Header(
             self.info.name,
@@ -186,7 +186,7 @@ class Codec:
         def code(box: Box) -> Coded:
             seen = grid.grown(box)
             window = self._window(picture, grid, seen)
-            inner = box.within(seen).scaled(self.facts.latent_stride).slices()
+            inner = box.within(seen).scaled(self.geometry.latent_stride).slices()
             if rounds:
                 y, z_from = self._searcher.search(window, inner, quality, rounds, tick)
             else:
@@ -263,7 +263,7 @@ class Codec:
         def synthesise(part_and_seen: tuple[Box, Box]) -> np.ndarray:
             part, seen = part_and_seen
             touched = {box: latents[box] for _, box in grid.touching(seen)}
-            y_hat = _gather(touched, seen, self.facts.latent_stride)
+            y_hat = _gather(touched, seen, self.geometry.latent_stride)
             return self._synthesise(y_hat, seen, part, quality, header.bit_depth)
 
         for row in rows:
@@ -285,15 +285,15 @@ class Codec:
         That is the tile and its overlap; less, if the overlap is all that g_s can see.
         """
         parts = [(box, part) for _, box in grid.touching(row) if (part := box.common(row))]
-        if not self.facts.overlap_is_all:
+        if not self.geometry.overlap_is_all:
             return [(part, grid.grown(box)) for box, part in parts]
-        margin = grid.overlap or self.facts.overlap
-        return [(part, part.snapped(self.facts.stride).grown(margin, grid.height, grid.width)) for _, part in parts]
+        margin = grid.overlap or self.geometry.overlap
+        return [(part, part.snapped(self.geometry.stride).grown(margin, grid.height, grid.width)) for _, part in parts]
 
     @_memory_guard()
     def _decode_tile(self, box: Box, payload: bytes, quality: float) -> np.ndarray:
-        stride = self.facts.hyper_stride
-        z_shape = (1, self.facts.hyper_channels, box.height // stride, box.width // stride)
+        stride = self.geometry.hyper_stride
+        z_shape = (1, self.geometry.hyper_channels, box.height // stride, box.width // stride)
         try:
             return decode_latent(self.model, self.tables, payload, z_shape, quality)
         except CorruptError as error:

@@ -53,7 +53,7 @@ def walk(
     `code(step, mean, rows)` returns the symbols, int32, of the step.
     """
     context = model.context(z_symbols, quality)
-    for step in range(model.facts.coding_steps(z_symbols.shape)):
+    for step in range(model.geometry.coding_steps(z_symbols.shape)):
         mean, rows = context.params(step)
         context.push(step, code(step, mean, rows))
     return context

@@ -140,7 +140,7 @@ def test_large_tiles_are_not_believed(tiny):
         tiny.open(container.Container(header, {}, [b"0000"]))
     with pytest.raises(InputError, match="--max-tile"):
         tiny.encode(picture(300, 300), tile=0, max_tile=200)
-    assert tiny.facts.tile_sizes(200_000, 1, None)[0] == tiny.facts.tile  # long and thin is large, once padded
+    assert tiny.geometry.tile_sizes(200_000, 1, None)[0] == tiny.geometry.tile  # long and thin is large, once padded
 
 
 def modes():

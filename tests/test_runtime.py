@@ -55,11 +55,11 @@ def walked(model, z, symbols, quality):
     return [*seen, context.y_hat()]
 
 
-def hostile(rng, facts, width=4, height=3):
+def hostile(rng, geometry, width=4, height=3):
     """z and symbols of every size, as no encoder would send them."""
-    z = rng.integers(-127, 128, (1, facts.hyper_channels, height, width)).astype(np.int32)
+    z = rng.integers(-127, 128, (1, geometry.hyper_channels, height, width)).astype(np.int32)
     shape = (1, 448, 2 * height, 2 * width)
-    exponents = [rng.integers(0, 24, shape) for _ in range(facts.steps)]
+    exponents = [rng.integers(0, 24, shape) for _ in range(geometry.steps)]
     symbols = [(rng.uniform(-1, 1, shape) * 2.0**e).astype(np.int32) for e in exponents]
     symbols[0][:, :100] = 0
     symbols[1][:, ::2] = np.sign(symbols[1][:, ::2])
@@ -72,7 +72,7 @@ def test_every_runtime_gives_the_same_integers(kind, harsh, reference):
     weights = file.read(path)
     torch_side = reference if kind == "trained" else torch_model(path)
     rng = np.random.default_rng(0)
-    cases = [(q, *hostile(rng, torch_side.facts)) for q in (1, 3.37, 7.995, 10)]
+    cases = [(q, *hostile(rng, torch_side.geometry)) for q in (1, 3.37, 7.995, 10)]
     expected = [walked(torch_side, z, symbols, q) for q, z, symbols in cases]
     assert len(np.unique(np.concatenate([case[1].ravel() for case in expected]))) > 20  # of the 64 rows
     for threads, optimised in ((1, True), (2, True), (4, True), (1, False), (3, False)):
@@ -92,7 +92,7 @@ from conftest import torch_model
 from test_runtime import hostile, walked
 torch.set_num_threads(int(sys.argv[2]))
 model = torch_model(Path(sys.argv[1]))
-print([hash(a.tobytes()) for a in walked(model, *hostile(np.random.default_rng(5), model.facts), 4.5)])
+print([hash(a.tobytes()) for a in walked(model, *hostile(np.random.default_rng(5), model.geometry), 4.5)])
 """
     results = set()
     for threads, capability in ((1, "default"), (2, "avx512")):

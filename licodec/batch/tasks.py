@@ -71,7 +71,7 @@ class Task:
     def processes(self, head: list[Job]) -> int:
         """How many processes shall share many files, of which `head` are the first, where the user does not say.
 
-        One a core for `lite` on the CPU, as far as memory goes; a GPU and the large models serve one at a time.
+        One per core for `lite` on the CPU, as far as memory goes; a GPU and the large models serve one at a time.
         """
         if self.device.startswith("cuda") or self.precision != "float32" or not self.is_small(head):
             return 1

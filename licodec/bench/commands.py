@@ -87,7 +87,7 @@ class Command:
 
 
 def parse_command(text: str) -> list[Command]:
-    """`NAME@Q,Q,...: ENCODER => DECODER` -> a codec a setting. Raises UsageError.
+    """`NAME@Q,Q,...: ENCODER => DECODER` -> one codec per setting. Raises UsageError.
 
     The encoder has {in}, the picture (PNG, or as in {in.ppm}), {out}, the coded
     file, and {q}, the setting; the decoder {in}, the coded file, and {out}, the

@@ -20,7 +20,7 @@ def train(
     out: Path = typer.Option(Path("run"), "-o", "--output", help="Folder of the run: checkpoint, log, weights."),
     model: str = typer.Option("lite", "-m", "--model", help="See `licodec models`.", autocompletion=complete_model),
     steps: int = typer.Option(20_000, "--steps", min=1, help="Steps in all, from the run's start."),
-    batch: int = typer.Option(8, "--batch", min=1, help="Crops a step and process."),
+    batch: int = typer.Option(8, "--batch", min=1, help="Crops per step and process."),
     crop: int = typer.Option(256, "--crop", min=64, help="Side of the crops."),
     lr: float | None = typer.Option(None, "--lr", help="Highest learning rate. [default: 1e-3, with adam 1e-4]"),
     optimizer: str | None = typer.Option(

@@ -1,7 +1,7 @@
 """Frequency tables: which integers a row can code, and how often each is expected.
 
 Tables are computed once, when weights are trained or converted, and stored with
-them: two machines would not compute the same ones (design.md, section 3).
+them: two machines would not compute the same ones.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ class OrthogonalLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def orthogonality_loss(self) -> Tensor:
-        """Mean squared difference of the smaller Gram matrix from the identity."""
-        weight = self.linear.weight
-        gram = weight @ weight.T if weight.shape[1] > weight.shape[0] else weight.T @ weight
-        return F.mse_loss(gram, torch.eye(len(gram), device=gram.device))
+
+def orthogonality_loss(model: nn.Module) -> Tensor:
+    """Mean squared difference of the smaller Gram matrix from the identity, summed over a model's maps (equation 6)."""
+    weights = [m.linear.weight for m in model.modules() if isinstance(m, OrthogonalLinear)]
+    grams = [w @ w.T if w.shape[1] > w.shape[0] else w.T @ w for w in weights]
+    return torch.stack([F.mse_loss(gram, torch.eye(len(gram), device=gram.device)) for gram in grams]).sum()
 
 
 class Wavelet(nn.Module):

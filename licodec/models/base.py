@@ -240,6 +240,26 @@ class CompressionModel(CodingModel):
         return None
 
 
+class TransformModel(CompressionModel):
+    """Base of the models whose transforms are networks that do not depend on the quality.
+
+    Attributes that models set: g_a, g_s, h_a.
+    """
+
+    g_a: nn.Module
+    g_s: nn.Module
+    h_a: nn.Module
+
+    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
+        return self.g_a(x)
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        return self.g_s(y_hat)
+
+    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
+        return self.h_a(y)
+
+
 def walk(
     model: CodingModel,
     z_hat: Tensor,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from licodec.layers.checkerboard import squeeze, unsqueeze
 from licodec.layers.conv import conv, conv1x1, conv3x3, subpel_conv3x3
-from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
+from licodec.layers.wavelet import WaveletDown, WaveletUp, orthogonality_loss, side_branch
 from licodec.models.glic_graph import GraphAggregation
 from licodec.models.slices import SliceModel
 
@@ -190,6 +190,4 @@ class GLIC(SliceModel):
         return SpaceChannelContext(self, self.h_s(z_hat))
 
     def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor:
-        """The orthogonality term of AuxT, summed over the linear maps of the wavelet branch."""
-        maps = [m for m in self.modules() if isinstance(m, OrthogonalLinear)]
-        return ORTHOGONALITY_WEIGHT * torch.stack([m.orthogonality_loss() for m in maps]).sum()
+        return ORTHOGONALITY_WEIGHT * orthogonality_loss(self)

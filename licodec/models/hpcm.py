@@ -19,7 +19,7 @@ from licodec.entropy.tables import Tables
 from licodec.layers.conv import conv1x1, conv3x3, depthwise3x3
 from licodec.layers.window import from_windows, to_windows
 from licodec.models import hpcm_generalised as generalised
-from licodec.models.base import CompressionModel
+from licodec.models.base import TransformModel
 from licodec.models.hpcm_schedule import (
     STEPS,
     TO_COARSE,
@@ -155,7 +155,7 @@ class ProgressiveContext:
         return self.known
 
 
-class HPCM(CompressionModel):
+class HPCM(TransformModel):
     """The model as published; y and z are coded with generalised Gaussians, z's scales are learned."""
 
     name = "hpcm"
@@ -184,25 +184,14 @@ class HPCM(CompressionModel):
         self.h_s = nn.Sequential(
             nn.ConvTranspose2d(z, z, 2, 2), *stage(z, 3), nn.ConvTranspose2d(z, 2 * m, 2, 2), *stage(2 * m, 1)
         )
-        self.means_hyper, self.scales_hyper = (
-            nn.Parameter(torch.zeros(1, z, 1, 1)),
-            nn.Parameter(torch.ones(1, z, 1, 1)),
-        )
+        self.means_hyper = nn.Parameter(torch.zeros(1, z, 1, 1))
+        self.scales_hyper = nn.Parameter(torch.ones(1, z, 1, 1))
         self.adaptors = nn.ModuleList(conv1x1(3 * m, 3 * m) for _ in range(1, self.steps))
         self.gains = nn.ParameterList(torch.ones(1, 3 * m, 1, 1) for _ in range(1, self.steps))
         self.shared_network = ParameterNetwork(m, config.shared_depths)
         self.fine_network = ParameterNetwork(m, config.fine_depths)
         self.fusions = nn.ModuleList(ContextFusion(2 * m, window) for window in config.windows)
         self.refinements = nn.ModuleList(conv1x1(2 * m, 2 * m) for _ in range(2))
-
-    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
-        return self.g_a(x)
-
-    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        return self.g_s(y_hat)
-
-    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
-        return self.h_a(y)
 
     def split(self, y: Tensor) -> list[Tensor]:
         middle = pick(y, TO_MIDDLE)

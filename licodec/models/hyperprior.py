@@ -78,16 +78,8 @@ class Factorized(LearnedPriorModel):
         self.config = config = config or FactorizedConfig()
         self.latent_channels = self.hyper_channels = config.M
         self.g_a, self.g_s = analysis(config.N, config.M), synthesis(config.N, config.M)
+        self.h_a = nn.Identity()
         self.z_prior = FactorizedPrior(config.M)
-
-    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
-        return self.g_a(x)
-
-    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        return self.g_s(y_hat)
-
-    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
-        return y
 
     def split(self, y: Tensor) -> list[Tensor]:
         return []

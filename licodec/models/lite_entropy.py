@@ -184,15 +184,15 @@ class IntegerTables(nn.Module):
             raise ValueError("the exponents of the qualities are out of range")
 
 
-def _of(kind: type[Kind], module: nn.Module) -> Kind:
+def _as(kind: type[Kind], module: nn.Module) -> Kind:
     """The module, which is of this kind. Raises TypeError."""
     if not isinstance(module, kind):
         raise TypeError(f"{type(module).__name__} in place of {kind.__name__}: frozen already, or not yet")
     return module
 
 
-def _all_of(kind: type[Kind], modules: nn.ModuleList) -> list[Kind]:
-    return [_of(kind, module) for module in modules]
+def _all_as(kind: type[Kind], modules: nn.ModuleList) -> list[Kind]:
+    return [_as(kind, module) for module in modules]
 
 
 def magnitude_table() -> Tensor:
@@ -251,28 +251,28 @@ class Entropy(nn.Module):
     @torch.no_grad()
     def freeze(self) -> None:
         """Replace what is trained by the integers it stands for."""
-        multipliers = [head.integers()[2] for head in _all_of(TrainableConv, self.mean_heads)]
-        self.tables = _of(TrainableTables, self.tables).freeze(multipliers)
+        multipliers = [head.integers()[2] for head in _all_as(TrainableConv, self.mean_heads)]
+        self.tables = _as(TrainableTables, self.tables).freeze(multipliers)
         replace(self, TrainableConv.freeze)
-        for head in _all_of(IntegerConv, self.mean_heads):  # their multipliers are in the tables now
+        for head in _all_as(IntegerConv, self.mean_heads):  # their multipliers are in the tables now
             head.multiplier = torch.ones_like(head.multiplier)
 
     def make_room(self) -> None:
         """Replace what is trained by frozen integers that are yet to be loaded."""
-        self.tables = _of(TrainableTables, self.tables).room()
+        self.tables = _as(TrainableTables, self.tables).room()
         replace(self, TrainableConv.room)
 
     @torch.no_grad()
     def thaw(self, frozen: Entropy) -> None:
         """Take what frozen integers stand for, to go on training."""
-        multipliers = _of(TrainableTables, self.tables).thaw(_of(IntegerTables, frozen.tables))
-        for head, multiplier in zip(_all_of(IntegerConv, frozen.mean_heads), multipliers, strict=True):
+        multipliers = _as(TrainableTables, self.tables).thaw(_as(IntegerTables, frozen.tables))
+        for head, multiplier in zip(_all_as(IntegerConv, frozen.mean_heads), multipliers, strict=True):
             head.multiplier = multiplier
         for name, module in self.named_modules():
             if isinstance(module, TrainableConv):
-                module.thaw(_of(IntegerConv, frozen.get_submodule(name)))
+                module.thaw(_as(IntegerConv, frozen.get_submodule(name)))
             elif isinstance(module, Entrance):
-                module.multiplier.copy_(_of(Entrance, frozen.get_submodule(name)).multiplier)
+                module.multiplier.copy_(_as(Entrance, frozen.get_submodule(name)).multiplier)
 
     def prepare(self) -> None:
         """Check frozen integers and make them ready to use. Raises ValueError."""

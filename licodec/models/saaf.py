@@ -107,7 +107,7 @@ class DenoisingPrior(nn.Module):
         )
 
     def forward(self, y: Tensor, z_hat: Tensor) -> Tensor:
-        """Mean squared error of the prediction, for noise of a random strength a picture."""
+        """Mean squared error of the prediction, for noise of a random strength, one per picture."""
         condition = F.interpolate(self.condition_encoder(z_hat), size=y.shape[2:], mode="bilinear", align_corners=False)
         time = torch.rand(y.shape[0], 1, device=y.device)
         noise = torch.randn_like(y)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from licodec.entropy.tables import Tables
 from licodec.layers.conv import head
 from licodec.layers.factorized import FactorizedPrior
-from licodec.models.base import CompressionModel, Context
+from licodec.models.base import Context, TransformModel
 
 
 class SliceContext:
@@ -58,7 +58,7 @@ class SliceContext:
         return self.slices[:count]
 
 
-class LearnedPriorModel(CompressionModel):
+class LearnedPriorModel(TransformModel):
     """Base of the models whose z has a learned density, `z_prior`, with one table row per channel."""
 
     z_prior: FactorizedPrior
@@ -82,17 +82,13 @@ class LearnedPriorModel(CompressionModel):
 class SliceModel(LearnedPriorModel):
     """Base of the models with a learned z prior and channel slices.
 
-    Attributes that models set beside those of `CompressionModel`:
+    Attributes that models set beside those of `TransformModel`:
         slice_sizes: channels of each slice.
         max_support: how many slices, the first ones, later slices see; None for all.
         mean_heads, scale_heads, lrp_heads: lists with one network per slice, or empty.
-        g_a, g_s, h_a: the transforms.
         h_mean_s, h_scale_s: the hyper syntheses (or override `hyper_synthesise`).
     """
 
-    g_a: nn.Module
-    g_s: nn.Module
-    h_a: nn.Module
     h_mean_s: nn.Module
     h_scale_s: nn.Module
     slice_sizes: list[int]
@@ -108,15 +104,6 @@ class SliceModel(LearnedPriorModel):
         self.mean_heads: nn.ModuleList = nn.ModuleList()
         self.scale_heads: nn.ModuleList = nn.ModuleList()
         self.lrp_heads: nn.ModuleList = nn.ModuleList()
-
-    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
-        return self.g_a(x)
-
-    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        return self.g_s(y_hat)
-
-    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
-        return self.h_a(y)
 
     def hyper_synthesise(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         """What the hyper synthesis gives for the means and for the scales, each [B, M, H/16, W/16]."""

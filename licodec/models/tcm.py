@@ -20,7 +20,7 @@ from licodec.layers.conv import (
     conv3x3,
     subpel_conv3x3,
 )
-from licodec.layers.wavelet import OrthogonalLinear, WaveletDown, WaveletUp, side_branch
+from licodec.layers.wavelet import WaveletDown, WaveletUp, orthogonality_loss, side_branch
 from licodec.layers.window import SwinBlock
 from licodec.models.slices import SliceModel
 
@@ -169,6 +169,4 @@ class TCMAuxT(TCM):
         return side_branch(y_hat, self.g_s, self.AuxT_dec, JOINTS_DEC)
 
     def extra_loss(self, y: Tensor, z_hat: Tensor, y_bits: Tensor) -> Tensor:
-        """The orthogonality term (AuxT, equation 6), summed over the linear maps."""
-        maps = [m for m in self.modules() if isinstance(m, OrthogonalLinear)]
-        return ORTHOGONALITY_WEIGHT * torch.stack([m.orthogonality_loss() for m in maps]).sum()
+        return ORTHOGONALITY_WEIGHT * orthogonality_loss(self)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from licodec.runtime.protocol import Context, Facts, Model
+from licodec.runtime.protocol import Context, Geometry, Model
 from licodec.runtime.settings import threads, use_threads
 
 if TYPE_CHECKING:
     from licodec.weights.file import Weights
 
-__all__ = ["Context", "Facts", "Model", "open_model", "threads", "use_threads"]
+__all__ = ["Context", "Geometry", "Model", "open_model", "threads", "use_threads"]
 
 
 def open_model(weights: Weights, device: str = "auto", precision: str = "float32") -> Model:

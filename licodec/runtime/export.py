@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from licodec.files import beside
 from licodec.models.lite import Lite, LiteConfig, join_cells, split_cells
 from licodec.models.lite_entropy import MEAN_UNIT, PASSES, row_of
-from licodec.runtime.torch import facts_of
+from licodec.runtime.torch import geometry_of
 from licodec.weights import paths
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def export(folder: Path, config: LiteConfig | None = None) -> None:
     used = {name for lists in weights.values() for names in lists.values() for name in names}
     if used != set(model.state_dict()):
         raise RuntimeError(f"not every tensor is in a graph: {sorted(used ^ set(model.state_dict()))}")
-    index = {"model": Lite.name, "config": asdict(config), "facts": asdict(facts_of(model)), "weights": weights}
+    index = {"model": Lite.name, "config": asdict(config), "facts": asdict(geometry_of(model)), "weights": weights}
     with beside(folder / INDEX) as temporary:
         temporary.write_text(json.dumps(index, indent=1) + "\n")
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from licodec.errors import OutOfMemoryError, WeightsError
 from licodec.runtime import settings
-from licodec.runtime.protocol import Facts
+from licodec.runtime.protocol import Geometry
 from licodec.weights import paths
 from licodec.weights.file import Weights
 
@@ -85,7 +85,7 @@ class OnnxContext:
     def push(self, step: int, symbols: np.ndarray) -> None:
         part = symbols.astype(np.float32) + self.mean
         self.parts.append(part)
-        if (following := step + 1) < self.model.facts.steps:
+        if (following := step + 1) < self.model.geometry.steps:
             factor = self.tables[f"factor{following}"]
             self.stream, self.mean, self.rows = self.model.run(
                 f"step{following}", before=self.stream, part=part, row=self.tables["row"], factor=factor
@@ -107,14 +107,16 @@ class OnnxModel:
             optimised: let ONNX Runtime rewrite the graphs.
         """
         self.path, self.folder, self.optimised = weights.path, folder, optimised
-        self.facts = Facts(**_index(folder)["facts"])
+        self.geometry = Geometry(**_index(folder)["facts"])
         self.state = weights.state
         told = threads or settings.threads()
         self.threads = told or _cores()
         self.threads_for_little = told or 1
-        cells = 2 * self.facts.latent_stride
-        self.strides = {"analysis": 1, "hyper": self.facts.latent_stride, "synthesis": self.facts.latent_stride}
-        self.strides |= {f"step{step}": cells for step in range(self.facts.steps)} | {"step0": self.facts.hyper_stride}
+        cells = 2 * self.geometry.latent_stride
+        self.strides = {"analysis": 1, "hyper": self.geometry.latent_stride, "synthesis": self.geometry.latent_stride}
+        self.strides |= {f"step{step}": cells for step in range(self.geometry.steps)} | {
+            "step0": self.geometry.hyper_stride
+        }
         self.side_by_side = min(self.threads, SIDE_BY_SIDE)
         self.loaded: dict[tuple[str, int], Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]]] = {}
         self._check_sums()
@@ -196,7 +198,7 @@ class OnnxModel:
             raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
 
     def _tables(self, quality: float) -> dict[str, np.ndarray]:
-        names = ["start", "row", "z_rows", *(f"factor{step}" for step in range(self.facts.steps))]
+        names = ["start", "row", "z_rows", *(f"factor{step}" for step in range(self.geometry.steps))]
         return dict(zip(names, self.run("tables", quality=_vector(quality)), strict=True))
 
     def analyse(self, window: np.ndarray, quality: float) -> np.ndarray:

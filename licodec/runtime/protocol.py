@@ -14,7 +14,7 @@ from licodec.tiling import coding_steps, padded
 
 
 @dataclass(frozen=True)
-class Facts:
+class Geometry:
     """What the codec must know of a model to cut pictures and to shape latents.
 
     Attributes:
@@ -80,7 +80,7 @@ class Model(Protocol):
         side_by_side: how many tiles of a picture it is worth to work on at once.
     """
 
-    facts: Facts
+    geometry: Geometry
     side_by_side: int
 
     def analyse(self, window: np.ndarray, quality: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from licodec.errors import OutOfMemoryError, UsageError, WeightsError
 from licodec.models import base, model_info
 from licodec.models.skeleton import skeleton
 from licodec.runtime import settings
-from licodec.runtime.protocol import Facts
+from licodec.runtime.protocol import Geometry
 from licodec.weights.file import Weights
 
 CPU_FLAGS = Path("/proc/cpuinfo")  # elsewhere than on Linux nobody has measured bf16
@@ -108,9 +108,9 @@ def _numpy(x: Tensor) -> np.ndarray:
     return x.cpu().contiguous().numpy()
 
 
-def facts_of(module: base.CompressionModel) -> Facts:
+def geometry_of(module: base.CompressionModel) -> Geometry:
     """What the codec must know of a module."""
-    return Facts(**{field.name: getattr(module, field.name) for field in fields(Facts)})
+    return Geometry(**{field.name: getattr(module, field.name) for field in fields(Geometry)})
 
 
 class TorchContext:
@@ -156,7 +156,7 @@ class TorchModel:
         """Take a module that is prepared and on the device; thresholds are float64 [R - 1]."""
         self.module, self.device, self.precision = module, device, precision
         self.thresholds = torch.from_numpy(thresholds).to(device)
-        self.facts = facts_of(module)
+        self.geometry = geometry_of(module)
 
     @classmethod
     @memory_guard()

@@ -13,7 +13,7 @@ class TrainConfig:
     """Everything a run depends on; stored in its checkpoints.
 
     Attributes:
-        batch, crop: crops a step and process, and their side in pixels.
+        batch, crop: crops per step and process, and their side in pixels.
         lr, lr_min, warmup: highest and last learning rate, and the steps until the highest.
         optimizer: "muon" for `lite`; the published models were trained with "adam" at 1e-4.
         clip: largest norm of a gradient.

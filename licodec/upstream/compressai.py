@@ -1,6 +1,6 @@
 """The layout in which CompressAI holds WACNN, STF, TCM, CCA, DCAE and SAAF, back to the authors' names.
 
-There the entropy model lies under `latent_codec.*`, one codec a slice, each
+There the entropy model lies under `latent_codec.*`, one codec per slice, each
 with its own copy of the Gaussian's buffers; attention and NAF blocks have other
 names; and DCAE and SAAF see the means before the scales. Source: the model
 definitions and `examples/convert_*_checkpoint.py` of CompressAI's repository.

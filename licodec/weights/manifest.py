@@ -1,6 +1,6 @@
 """The manifest, weights.toml: which weights there are, where they are, and where they come from.
 
-A manifest is a TOML file: `schema = 1`, a table `[models.NAME]` a model and in
+A manifest is a TOML file: `schema = 1`, one table `[models.NAME]` per model and in
 it an array of tables `weights`, one per file. `ManifestModel` and `Entry` list the keys.
 The package brings one; users add others (see `sources`). A manifest may come
 from a stranger, so all of it is checked here, and unknown keys are refused.
