@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from licodec.bench import bd, table
 from licodec.bench.points import Point, averages, curve
-from licodec.bench.run import Result, environment
+from licodec.bench.run import Environment, Result, environment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ class Report:
         return table.tables(self.averages, self.differences, self.models)
 
     @functools.cached_property
-    def environment(self) -> dict[str, object]:
+    def environment(self) -> Environment:
         return environment()
 
     @property
@@ -68,8 +68,8 @@ class Report:
     @property
     def _machines(self) -> str:
         """How many threads of what; results of several runs and of clusters can be of several."""
-        threads = sorted({r.threads or int(str(self.environment["threads"])) for r in self.results})
-        names = sorted({r.processor or str(self.environment["processor"]) for r in self.results})
+        threads = sorted({r.threads or self.environment["threads"] for r in self.results})
+        names = sorted({r.processor or self.environment["processor"] for r in self.results})
         return f"{' or '.join(map(str, threads))} thread{'' if threads == [1] else 's'} of {', '.join(names)}"
 
     @property

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -204,8 +204,27 @@ def run(
     return [found[place] for place in sorted(found, key=lambda place: (place[0], order[place[1]]))]
 
 
-def environment() -> dict[str, object]:
-    """The machine and the versions that the times depend on."""
+class Environment(TypedDict):
+    """The machine and the versions that the times depend on.
+
+    commit: of a licodec that runs from its repository. threads: of the CPU, for one process. cpus: of the machine.
+    """
+
+    licodec: str
+    commit: str | None
+    torch: str
+    pillow: str
+    threads: int
+    python: str
+    machine: str
+    system: str
+    processor: str
+    cpus: int | None
+    gpu: str | None
+
+
+def environment() -> Environment:
+    """Those of this process."""
     import PIL
     import torch
 
@@ -216,7 +235,7 @@ def environment() -> dict[str, object]:
         "commit": _commit(),
         "torch": torch.__version__,
         "pillow": PIL.__version__,
-        "threads": runtime.threads() or os.cpu_count(),
+        "threads": runtime.threads() or os.cpu_count() or 1,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": platform.platform(),

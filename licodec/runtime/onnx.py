@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -41,8 +41,20 @@ _TYPES = {
 }
 
 
+class Index(TypedDict):
+    """What `export.py` writes beside the graphs.
+
+    facts: the model's `Geometry`. weights: of each graph, the names of its `kernels` and of its `inputs`.
+    """
+
+    model: str
+    config: dict[str, object]
+    facts: dict[str, Any]
+    weights: dict[str, dict[str, list[str]]]
+
+
 @functools.cache
-def _index(folder: Path) -> dict[str, Any]:
+def _index(folder: Path) -> Index:
     return json.loads((folder / INDEX).read_text(encoding="utf-8"))
 
 

@@ -7,11 +7,12 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from licodec.errors import LicodecError, UsageError
 
 if TYPE_CHECKING:
+    from licodec.api import Info
     from licodec.container import Container
     from licodec.imaging import Picture
 
@@ -45,6 +46,28 @@ def pair(files: list[str]) -> list[Viewed]:
     return entries + [Viewed(None, file) for file in originals if file not in used]
 
 
+class Tile(TypedDict):
+    """Where a tile is, in pixels, and its bits per pixel."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    bpp: float
+
+
+class Card(TypedDict):
+    """What the page is told of an entry; `original` is the name of the original, if there is one."""
+
+    name: str
+    width: int
+    height: int
+    coded: bool
+    original: str | None
+    info: NotRequired[Info]
+    tiles: NotRequired[list[Tile]]
+
+
 class Gallery:
     """The entries, decoded when they are looked at; the last few stay in memory."""
 
@@ -54,7 +77,7 @@ class Gallery:
         self._decoded = functools.lru_cache(maxsize=4)(self._decode)
         self._original = functools.lru_cache(maxsize=4)(self._read)
 
-    def facts(self) -> list[dict[str, object]]:
+    def facts(self) -> list[Card]:
         """For the page: of each entry its name, size, what `info` says, and its tiles. Raises LicodecError."""
         return [self._facts(entry) for entry in self.entries]
 
@@ -81,10 +104,10 @@ class Gallery:
         value = pixel_psnr(a, b)
         return value if math.isfinite(value) else None
 
-    def _facts(self, entry: Viewed) -> dict[str, object]:
+    def _facts(self, entry: Viewed) -> Card:
         if entry.coded is None:
             width, height = self._original(entry.original).size
-            return {"name": entry.name, "width": width, "height": height, "coded": False, "original": entry.name}
+            return Card(name=entry.name, width=width, height=height, coded=False, original=entry.name)
         from licodec import api
 
         data, parsed = _parsed(entry.coded)
@@ -127,12 +150,12 @@ def _parsed(file: str) -> tuple[bytes, Container]:
         raise type(error)(f"{file}: {error}") from None
 
 
-def _tiles(parsed: Container) -> list[dict[str, float]]:
+def _tiles(parsed: Container) -> list[Tile]:
     """Where each tile is, in pixels, and its bits per pixel."""
     header = parsed.header
     side = header.tile or max(header.width, header.height)
     across = -(-header.width // side)
-    tiles = []
+    tiles: list[Tile] = []
     for i, payload in enumerate(parsed.tiles):
         left, top = i % across * side, i // across * side
         width, height = min(side, header.width - left), min(side, header.height - top)
