@@ -89,6 +89,26 @@ def test_the_end_is_not_spent_on_garbage(arguments):
     assert b"frozen True" in subprocess.run([sys.executable, "-c", check], capture_output=True).stdout
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_the_end_is_quick_and_loses_nothing(early):
+    """Threads, callbacks and buffered text come before it; objects are taken apart only where others are registered."""
+    check = (
+        "import atexit, threading, time, licodec.cli as cli\n"
+        "class Object: __del__ = lambda self: print('taken apart')\n"
+        "cli.left = Object()\n"
+        "def app(**_):\n"
+        "    atexit.register(print, 'callback')\n"
+        "    threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+        "    return 3\n"
+        "cli.app = app\n"
+        f"{early} and atexit.register(print, 'early')\n"
+        "cli.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert result.returncode == 3 and not result.stderr
+    assert result.stdout.split("\n")[:-1] == ["thread", "callback", *(["early", "taken apart"] if early else [])]
+
+
 def test_models_lists_the_bundled_one():
     (row,) = [r for r in json.loads(licodec("models", "--json").stdout) if r["model"] == "lite"]
     assert row["weights"] == "bundled" and row["parameters"] > 1_000_000 and row["licence"] == "Apache-2.0"

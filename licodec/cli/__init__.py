@@ -129,6 +129,19 @@ def _misused(error: Any) -> int:
 def main() -> None:
     """Run the command line; errors of ours and of the call end it with one line and their exit code."""
     process.tune()
+    end = process.End()
+    try:
+        _run()
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            end.code = ended.code or 0
+        raise
+    finally:
+        gc.freeze()  # nothing is searched for garbage any more: at its end Python would do so for 0.6 s, torch is large
+
+
+def _run() -> None:
+    """Do what is asked for; raises SystemExit."""
     try:
         code = app(prog_name="licodec", standalone_mode=False)
         if code == INTERRUPTED:
@@ -150,5 +163,3 @@ def main() -> None:
         problem = as_ours(error)
         print(f"licodec: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(problem.exit_code)
-    finally:
-        gc.freeze()  # nothing is searched for garbage any more: at its end Python would do so for 0.6 s, torch is large

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -32,3 +33,28 @@ def return_memory() -> None:
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+class End:
+    """The end of this process without taking its objects apart one by one: 0.01 s, with torch more.
+
+    All else happens as it would: threads are waited for, and what is registered to be done at the end is done before,
+    since that goes backwards and this comes first. Where something is registered already, say a debugger's, nothing
+    is changed.
+    """
+
+    def __init__(self) -> None:
+        self.code: int | None = None  # that the process ends with, once it is known
+        if getattr(atexit, "_ncallbacks", lambda: 1)() == 0:
+            atexit.register(self._leave)
+
+    def _leave(self) -> None:
+        if self.code is None:
+            return
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+        except (OSError, ValueError):
+            return  # Python flushes again, and says what is wrong
+        os._exit(self.code)
