@@ -332,9 +332,10 @@ def test_an_archive_in_s3_survives_kills_and_equals_a_local_run(s3, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-m", "licodec", *command], stderr=subprocess.DEVNULL, start_new_session=True
         )
-        while len(fs.find("photos/out")) == done[-1] and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0, count / 1000))
+        enough = done[-1] + chance.uniform(0.03, 0.3) * count
+        while len(fs.find("photos/out")) < enough and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(chance.uniform(0, 0.1))  # in the middle of something
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         done.append(len(fs.find("photos/out")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # a server that says nothing for so long hangs
 TRIES = 4  # of a request that the server could not answer now
 ARCHIVES_KEPT = 4
+LONGEST = 300  # letters of what a server says
 PAUSE = 0.5  # seconds before the second try; twice as long before each next one
 # there one put is whole or not there at all; elsewhere a file is written beside and renamed
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf", "memory"}
@@ -149,10 +151,16 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("s3", "s3a"):
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
         return {"config_kwargs": {**waits, "retries": {"max_attempts": TRIES}}, "use_listings_cache": False}
-    if protocol in ("http", "https"):
+    if protocol in ("az", "abfs", "abfss"):
+        waits = {"connection_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
+        return {**waits, "use_listings_cache": False}
+    if protocol in ("http", "https", "gs", "gcs"):
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+        if protocol in ("gs", "gcs"):
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints what it raises, with a traceback
+            return {"requests_timeout": timeout, "use_listings_cache": False}
         return {"client_kwargs": {"timeout": timeout}}
     return {}
 
@@ -177,31 +185,38 @@ def _cause(error: Exception) -> Exception:
     behind = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(behind, Exception):
         return error
-    return error if getattr(behind, "status", None) in (404, 410) else behind
+    return error if _status(behind) in (404, 410) else behind
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may be answered later: server errors and lost connections, but no silence."""
     if isinstance(error, TimeoutError):
         return False
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    if isinstance(status, int):
+    status = _status(error)
+    if status is not None:
         return status >= 500 or status == 429
     text = f"{type(error).__name__} {error}"
     return any(sign in text for sign in ("SlowDown", "503", "ServiceUnavailable", "Disconnected", "ConnectionReset"))
 
 
 def _as_ours(error: Exception) -> LicodecError:
-    if isinstance(error, FileNotFoundError):
+    status = _status(error)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
         return NotThere("no such file")
     if isinstance(error, TimeoutError):
         return InputError(f"cannot be reached (the server was silent for {SILENT_SECONDS:g} s)")
-    message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, PermissionError):
+    message = " ".join(str(error).split()).split(" RequestId:")[0][:LONGEST] or type(error).__name__
+    if isinstance(error, PermissionError) or status in (401, 403):
         return InputError(f"access is denied ({message}); check the credentials")
     if "Timeout" in type(error).__name__:
         return InputError(f"cannot be reached ({message})")
     return InputError(f"cannot be read or written ({message})")
+
+
+def _status(error: Exception) -> int | None:
+    """HTTP's, where the error of a client has it."""
+    found = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((status for status in found if isinstance(status, int)), None)
 
 
 def _s3_names(fs: Any, root: str) -> Iterator[str]:
