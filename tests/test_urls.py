@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -395,7 +396,7 @@ def test_the_benchmark_of_urls_is_that_of_files(s3, tmp_path):
 @pytest.mark.parametrize(
     "inputs, out, word",
     [
-        ("zip://::{0}/p.zip", "https://127.0.0.1:9/report", "reached|written"),
+        ("zip://::{0}/p.zip", "https://127.0.0.1:9/report", "cannot be written to"),
         ("zip://::{0}/p.zip", "zip://r::{0}/q.zip", "cannot be written to"),
         ("{0}/none", "{0}/r", "no such file or folder"),
         ("{0}/empty", "{0}/r", "no pictures found"),
@@ -436,6 +437,66 @@ def test_listing_is_streamed(s3):
     finally:
         type(fs).call_s3 = real
     assert place.is_folder() and not of("s3://many/none/x.png").exists()
+
+
+def test_an_object_store_that_is_busy_or_silent(s3, web, monkeypatch):
+    """Every other two requests are answered by 503, which s3fs calls EBUSY; then nobody answers at all."""
+    bucket("busy")
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
+    fs = remote._file_system("s3://busy/", ("s3",))[0]
+    calls: list[str] = []
+
+    def busy(name):
+        """Of the class, which has a method for coroutines and one for others."""
+        real = getattr(type(fs), name)
+
+        def sometimes(self, *words, **more):
+            calls.append(words[0])
+            if len(calls) % 4 < 2:
+                raise OSError(errno.EBUSY, "Please reduce your request rate.")
+            return real(self, *words, **more)
+
+        return sometimes
+
+    with monkeypatch.context() as patch:
+        for name in ("_call_s3", "call_s3"):
+            patch.setattr(type(fs), name, busy(name))
+        place = of("s3://busy/in/a.png")
+        place.write(b"whole", force=True)
+        assert place.exists() and place.read() == b"whole" and list(of("s3://busy/in/").walk()) == ["a.png"]
+    assert len(calls) >= 8 and "list_objects_v2" in calls
+
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 0.3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web.url)
+    fs.clear_instance_cache()
+    web.hang.set()
+    for action in (lambda: place.read(), lambda: list(of("s3://busy/in/").walk())):
+        web.calls.clear()
+        with pytest.raises(InputError, match="cannot be reached"):
+            action()
+        assert web.calls.total() == 2  # a minute each, and not twenty-five as the libraries have it
+    fs.clear_instance_cache()
+
+
+def test_google_cloud_storage(tmp_path):
+    """Where gcsfs and an emulator of the store are installed: the same code, by another name."""
+    pytest.importorskip("gcsfs")
+    server = pytest.importorskip("gcp_storage_emulator.server").create_server("127.0.0.1", 0, True, "photos")
+    server.start()
+    try:
+        host, port = server._api._httpd.server_address
+        env = {"STORAGE_EMULATOR_HOST": f"http://{host}:{port}", "FSSPEC_GS_TOKEN": "anon"}
+        env["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # that asks Google by gRPC
+        for number in range(3):
+            (tmp_path / f"{number}.png").write_bytes(picture(number))
+        assert licodec("encode", tmp_path, "-o", "gs://photos/lic/", "--jobs", 2, env=env).returncode == 0
+        again = licodec("encode", tmp_path, "-o", "gs://photos/lic/", "--resume", env=env)
+        assert again.returncode == 0 and b"3 of 3 were done already" in again.stderr
+        assert licodec("verify", "gs://photos/lic/", env=env).returncode == 0
+        missing = licodec("decode", "gs://photos/none.lic", "-o", tmp_path / "x.png", env=env)
+        assert missing.stderr == b"licodec: gs://photos/none.lic: no such file\n"
+    finally:
+        server.stop()
 
 
 def test_wrong_credentials_and_buckets_are_one_clear_line(s3, tmp_path):

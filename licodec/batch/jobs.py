@@ -65,7 +65,8 @@ class Plan:
             raise UsageError("standard input can only be the one input")
         out = self.out
         if out is not None:
-            out.check_writable()
+            with naming(out):
+                out.check_writable()
         if self.several and isinstance(out, Stream):
             raise UsageError("several inputs cannot go to standard output; name a folder with -o")
         self.into: Place | None = None  # the folder that the outputs go to

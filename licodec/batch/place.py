@@ -69,7 +69,7 @@ class Place:
         return False
 
     def check_writable(self) -> None:
-        """Raises UsageError where nothing can ever be written."""
+        """Find out early. Raises UsageError where nothing can ever be written, InputError where nobody answers."""
 
     def read(self) -> bytes:
         """All bytes of the file."""

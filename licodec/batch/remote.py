@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import logging
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # a server that says nothing for so long hangs
-TRIES = 4  # of a request that the server could not answer now
+TRIES = 6  # of a request that the server could not answer now
 ARCHIVES_KEPT = 4
 LONGEST = 300  # letters of what a server says
 PAUSE = 0.5  # seconds before the second try; twice as long before each next one
@@ -89,7 +90,7 @@ class Remote(Place):
         else:
             names = _s3_names(fs, root) if self.protocols == ["s3"] else _walked(fs, root)
         while True:
-            name = _tried(lambda: next(names, None), tries=1)  # each page is asked for again by the client itself
+            name = _tried(lambda: next(names, None), tries=1)  # what they are made of is asked for again where it is
             if name is None:
                 return
             hidden = (part.startswith(".") and part != ".." for part in name.split("/"))
@@ -97,12 +98,21 @@ class Remote(Place):
                 yield name
 
     def check_writable(self) -> None:
+        self._check_kind()
+        if self.protocols[0] in OBJECT_STORES:
+            try:
+                self._ask(lambda fs, path: fs.isdir(path))
+            except Denied as error:
+                if "Access Denied" not in str(error):  # who may not list may write all the same
+                    raise
+
+    def _check_kind(self) -> None:
         if self.protocols[0] in _ONLY_READ:
             raise UsageError(f"{self.text} cannot be written to; name a file or an object store with -o")
 
     @contextlib.contextmanager
     def writing(self, force: bool, like: Place | None = None) -> Iterator[BinaryIO]:
-        self.check_writable()
+        self._check_kind()
         if not force and self.exists():
             raise InputError(f"{self.text} exists; -f overwrites it")
         whole = io.BytesIO()
@@ -117,6 +127,10 @@ class Remote(Place):
 
     def _ask(self, question: Callable[[AbstractFileSystem, str], Result]) -> Result:
         return _tried(lambda: question(*self._open()))
+
+
+class Denied(InputError):
+    """The server does not let us."""
 
 
 class NotThere(InputError):
@@ -137,7 +151,10 @@ def _file_system(url: str, protocols: tuple[str, ...]) -> tuple[AbstractFileSyst
     except ImportError:
         raise UsageError("URLs need one more package: pip install 'licodec[cloud]'") from None
     try:
-        return url_to_fs(url, **{name: _options(name) for name in protocols if _options(name)})
+        fs, path = url_to_fs(url, **{name: _options(name) for name in protocols if _options(name)})
+        if "s3" in fs.protocol:
+            fs.retries = 1
+        return fs, path
     except ImportError as error:
         raise UsageError(f"{url}: {error} (pip install 'licodec[cloud]' brings S3 and HTTP)") from None
     except ValueError as error:
@@ -150,7 +167,8 @@ def _options(protocol: str) -> dict[str, Any]:
     """What makes a file system end that would wait for ever, and keep no listings."""
     if protocol in ("s3", "s3a"):
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
-        return {"config_kwargs": {**waits, "retries": {"max_attempts": TRIES}}, "use_listings_cache": False}
+        # a request is made twice at once, and again by `_tried`; s3fs would make it five times as often
+        return {"config_kwargs": {**waits, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
     if protocol in ("az", "abfs", "abfss"):
         waits = {"connection_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
         return {**waits, "use_listings_cache": False}
@@ -183,7 +201,8 @@ def _tried(question: Callable[[], Result], tries: int = TRIES) -> Result:
 def _cause(error: Exception) -> Exception:
     """fsspec says of HTTP that there is no such file whatever happened; what did is behind it."""
     behind = error.__cause__
-    if not isinstance(error, FileNotFoundError) or not isinstance(behind, Exception):
+    of_http = isinstance(behind, TimeoutError) or type(behind).__module__.startswith("aiohttp")
+    if not isinstance(error, FileNotFoundError) or not isinstance(behind, Exception) or not of_http:
         return error
     return error if _status(behind) in (404, 410) else behind
 
@@ -192,6 +211,8 @@ def _may_pass(error: Exception) -> bool:
     """Whether the same request may be answered later: server errors and lost connections, but no silence."""
     if isinstance(error, TimeoutError):
         return False
+    if isinstance(error, OSError) and error.errno == errno.EBUSY:  # s3fs's word for 503
+        return True
     status = _status(error)
     if status is not None:
         return status >= 500 or status == 429
@@ -207,7 +228,7 @@ def _as_ours(error: Exception) -> LicodecError:
         return InputError(f"cannot be reached (the server was silent for {SILENT_SECONDS:g} s)")
     message = " ".join(str(error).split()).split(" RequestId:")[0][:LONGEST] or type(error).__name__
     if isinstance(error, PermissionError) or status in (401, 403):
-        return InputError(f"access is denied ({message}); check the credentials")
+        return Denied(f"access is denied ({message}); check the credentials")
     if "Timeout" in type(error).__name__:
         return InputError(f"cannot be reached ({message})")
     return InputError(f"cannot be read or written ({message})")
@@ -225,7 +246,7 @@ def _s3_names(fs: Any, root: str) -> Iterator[str]:
     prefix = prefix.rstrip("/") + "/" if prefix else ""
     more: dict[str, str] = {}
     while True:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        page = _tried(functools.partial(fs.call_s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **more))
         for entry in page.get("Contents", ()):
             name = entry["Key"][len(prefix) :]
             if name and not name.endswith("/"):  # consoles make empty objects that stand for folders

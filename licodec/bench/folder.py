@@ -33,6 +33,7 @@ class Kept:
         """Raises InputError and UsageError if the place cannot be written to."""
         self.place, self.path = place, path
         if not isinstance(place, Local):
+            place.check_writable()
             results = place.child(RESULTS)
             known = results.read() if results.exists() else b""
             (path / RESULTS).write_bytes(known)

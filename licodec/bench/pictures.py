@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from licodec import inputs
-from licodec.batch.place import Place
+from licodec.batch.place import Place, naming
 from licodec.batch.places import Local, Stream, of
 from licodec.errors import UsageError
 
@@ -45,13 +45,14 @@ def gather(words: Iterable[str], suffixes: Iterable[str]) -> dict[str, Place]:
     for place in places:
         if isinstance(place, Stream):
             raise UsageError("the benchmark reads its pictures more than once, which standard input cannot do")
-        if not place.is_folder():
-            if isinstance(place, Local) and not place.exists():
-                raise UsageError(f"{place}: no such file or folder")
-            found[str(place)] = place
-            continue
-        below = [(name, place.child(name)) for name in place.walk() if PurePosixPath(name).suffix.lower() in endings]
-        if not below:
+        with naming(place):
+            if not place.is_folder():
+                if isinstance(place, Local) and not place.exists():
+                    raise UsageError(f"{place}: no such file or folder")
+                found[str(place)] = place
+                continue
+            names = [name for name in place.walk() if PurePosixPath(name).suffix.lower() in endings]
+        if not names:
             raise UsageError(f"{place}: no pictures found")
-        found |= {name if len(places) == 1 else str(child): child for name, child in below}
+        found |= {name if len(places) == 1 else str(place.child(name)): place.child(name) for name in names}
     return found
