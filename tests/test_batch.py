@@ -67,9 +67,9 @@ def test_too_little_memory_for_the_codec_is_said_before_any_file_is_touched(tmp_
         result = licodec(*command, "--jobs", 2, "--max-memory", "40M")
         said = result.stderr.decode()
         assert result.returncode == 2 and said.count("\n") == 1, said
-        assert re.search(r"--max-memory 40M is too little: the codec alone takes 1\d\dM", said)
+        assert re.search(r"--max-memory 40M is too little: the codec alone takes \d{2,3}M", said)
         assert not (tmp_path / "out").exists()
-    Image.fromarray(np.zeros((2000, 3000, 3), np.uint8)).save(source / "large.png")
+    Image.new("P", (9000, 9000)).save(source / "large.png")  # 243 MB of pixels
     result = licodec("encode", source, "-o", tmp_path / "out", "--jobs", 1, "--max-memory", "220M")
     assert result.returncode == 1 and len(list((tmp_path / "out").iterdir())) == 6
     said = result.stderr.decode().splitlines()
