@@ -55,7 +55,7 @@ def _check_tiles(grid: Grid, max_tile: int) -> None:
     if largest > max_tile**2:
         raise InputError(
             f"has tiles of {largest} pixels, which take much memory to decode; "
-            f"allow them with --max-tile {math.isqrt(largest - 1) + 1}"
+            f"allow them with `max_tile` {math.isqrt(largest - 1) + 1}"
         )
 
 
@@ -65,7 +65,7 @@ def _memory_guard() -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
+        raise OutOfMemoryError("memory does not suffice; use a smaller `tile`") from None
 
 
 class Codec:
@@ -232,7 +232,7 @@ class Codec:
         _check_tiles(grid, max_tile)
         left, top, width, height = crop or (0, 0, header.width, header.height)
         if min(left, top) < 0 or min(width, height) < 1 or left + width > header.width or top + height > header.height:
-            raise UsageError(f"--crop {left},{top},{width},{height} is not within {header.width}x{header.height}")
+            raise UsageError(f"`crop` {left},{top},{width},{height} is not within {header.width}x{header.height}")
         picture = Picture(np.empty((0, 0), np.uint8))
         for kind, name in METADATA.items():
             setattr(picture, name, parsed.metadata.get(kind))
@@ -358,7 +358,7 @@ def for_model(
         quality = qualities[(len(qualities) - 1) // 2]
     codec = load(weights or finding.find(info, quality), device, precision)
     if name and codec.info.name != name:
-        raise UsageError(f"{weights} holds weights of {codec.info.name}, not of {name}; leave out -m")
+        raise UsageError(f"{weights} holds weights of {codec.info.name}, not of {name}; leave out the one or the other")
     return codec
 
 

@@ -7,9 +7,13 @@ LicodecError            1   base; also: a bug
 |-- CorruptError        4   a damaged file, or a decoder out of step with the encoder
 |-- WeightsError        5   weights are missing, damaged, or other ones
 `-- OutOfMemoryError    6   memory does not suffice
+
+Messages name arguments of functions in `backticks`; the command line says its options in their place.
 """
 
 from __future__ import annotations
+
+import re
 
 __all__ = [
     "CorruptError",
@@ -60,6 +64,12 @@ class OutOfMemoryError(LicodecError):
     """Memory, of the machine or of the GPU, does not suffice."""
 
     exit_code = 6
+
+
+def with_options(message: str) -> str:
+    """A message in one line, as the command line says it: its option --max-tile for the argument `max_tile`."""
+    named = re.sub(r"`([a-z][a-z0-9_]*)`", lambda found: "--" + found[1].replace("_", "-"), message)
+    return " ".join(named.split())
 
 
 def as_ours(error: Exception) -> LicodecError:

@@ -76,7 +76,7 @@ def _how_to_get(info: ModelInfo, quality: int | None, here: dict[int | None, Pat
     others = ", ".join("without quality" if q is None else f"-q {q}" for q in here)
     have = f" (installed are: {others})" if here else ""
     if quality is None and not info.variable_rate:
-        return f"no weights of {wanted} without a quality are installed{have}; say which with -q"
+        return f"no weights of {wanted} without a quality are installed{have}; say which with `quality`"
     if sources.fetchable(info.name, quality):
         label = info.name if quality is None else f"{info.name} -q {quality}"
         how = f"`licodec weights fetch-upstream {label}` gets the authors' checkpoint"
@@ -84,7 +84,7 @@ def _how_to_get(info: ModelInfo, quality: int | None, here: dict[int | None, Pat
             how += f" ({switch} forbids to do it now)"
     else:
         how = f"convert a checkpoint with `licodec convert-upstream CHECKPOINT -m {info.name} -q {quality}`"
-    return f"no weights of {wanted} are installed or published{have}; {how}, or pass --weights FILE"
+    return f"no weights of {wanted} are installed or published{have}; {how}, or pass a file as `weights`"
 
 
 def find_fingerprint(header: Header) -> Path:
@@ -97,7 +97,7 @@ def find_fingerprint(header: Header) -> Path:
             return path
     if entry := sources.by_fingerprint(wanted):
         return hub.fetch(entry)
-    how = "install them, or pass them with --weights"
+    how = "install them, or pass them as `weights`"
     try:
         if made := _from_authors(header):
             found.append(file.read_header(made).fingerprint.hex())

@@ -131,7 +131,7 @@ def _choose_frame(image: Image.Image, frame: int | None) -> None:
     frames = getattr(image, "n_frames", 1)
     if frame is None:
         if frames > 1:
-            raise InputError(f"has {frames} frames; licodec codes still pictures, choose one with --frame 0")
+            raise InputError(f"has {frames} frames; licodec codes still pictures, choose one with `frame` 0")
     elif frame >= frames:
         raise InputError(f"has {frames} frame{'s' if frames > 1 else ''}, no frame {frame}; the first is 0")
     elif frame:
@@ -321,9 +321,9 @@ def _cicp(image: ImageFile.ImageFile) -> bytes | None:
 def check_pixels(width: int, height: int, most: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> None:
     """Raises InputError if a picture is larger than allowed."""
     if width * height > most:
-        raise InputError(f"has {width}x{height} pixels, more than {most}; raise the limit with --max-pixels")
+        raise InputError(f"has {width}x{height} pixels, more than {most}; raise the limit with `max_pixels`")
     if max(width, height) > max_side:
-        raise InputError(f"has {width}x{height} pixels, a side over {max_side}; raise the limit with --max-side")
+        raise InputError(f"has {width}x{height} pixels, a side over {max_side}; raise the limit with `max_side`")
 
 
 def alpha_to_bytes(alpha: np.ndarray) -> bytes:

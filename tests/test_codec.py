@@ -136,9 +136,9 @@ def test_no_more_than_three_rows_of_tiles_are_in_memory(tiny, monkeypatch):
 
 def test_large_tiles_are_not_believed(tiny):
     header = container.Header("lite", tiny.fingerprint, 4, 9000, 9000)
-    with pytest.raises(InputError, match="--max-tile 9024"):
+    with pytest.raises(InputError, match="`max_tile` 9024"):
         tiny.open(container.Container(header, {}, [b"0000"]))
-    with pytest.raises(InputError, match="--max-tile"):
+    with pytest.raises(InputError, match="`max_tile`"):
         tiny.encode(picture(300, 300), tile=0, max_tile=200)
     assert tiny.geometry.tile_sizes(200_000, 1, None)[0] == tiny.geometry.tile  # long and thin is large, once padded
 

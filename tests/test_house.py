@@ -112,6 +112,18 @@ def test_the_tree_of_errors_is_the_truth():
     assert all(issubclass(c, errors.LicodecError) for c in classes)
 
 
+def test_messages_name_arguments_and_the_command_line_its_options():
+    from licodec.errors import with_options
+
+    assert with_options("a  `max_tile` 7, or `licodec models`\n") == "a --max-tile 7, or `licodec models`"
+    below = [
+        *ROOT.glob("licodec/*.py"),
+        *(p for k in ("runtime", "inputs", "models") for p in (ROOT / "licodec" / k).glob("*.py")),
+    ]
+    flags = re.compile(r"Error\((?:[^()]|\([^()]*\))*[ (]--[a-z]")
+    assert not [path.name for path in below if flags.search(path.read_text(encoding="utf-8"))]
+
+
 def test_types_are_told_to_other_programs():
     assert (ROOT / "licodec/py.typed").exists()
 

@@ -13,7 +13,7 @@ from licodec.batch.facts import Facts, LicFacts
 from licodec.batch.jobs import Job
 from licodec.batch.place import Place
 from licodec.batch.places import Local
-from licodec.errors import InputError, LicodecError
+from licodec.errors import InputError, LicodecError, with_options
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,10 @@ class Outcome:
         """What `--json` prints and `--report` keeps; not for skipped ones."""
         path = {"path": str(self.job.source)}
         if self.error is not None:
-            return path | {"error": one_line(self.error), "exit_code": self.error.exit_code}
+            return path | {"error": with_options(str(self.error)), "exit_code": self.error.exit_code}
         target = {"output": str(self.job.target)} if self.job.target is not None else {}
         facts = self.facts.document() if self.facts else {}
         return path | target | facts | {"seconds": round(self.seconds, 4)}
-
-
-def one_line(error: Exception) -> str:
-    """An error's message."""
-    return " ".join(str(error).split())
 
 
 @dataclass

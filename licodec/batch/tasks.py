@@ -13,7 +13,7 @@ from licodec.batch.facts import DecodeFacts, EncodeFacts, Facts, VerifyFacts
 from licodec.batch.jobs import Job, Plan
 from licodec.batch.place import Place
 from licodec.batch.places import Local, Stream
-from licodec.errors import InputError, LicodecError, UsageError
+from licodec.errors import InputError, LicodecError, UsageError, with_options
 from licodec.models import LITE
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ class Encode(Task):
         bpp = 8 * size / (width * height)
         facts = EncodeFacts(
             line=f"{width}x{height}  q {found.quality:g}  {size} bytes  {bpp:.3f} bpp",
-            warnings=picture.warnings or None, width=width, height=height, model=chosen.info.name,
-            quality=found.quality, bytes=size, bpp=round(bpp, 5),
+            warnings=[with_options(warning) for warning in picture.warnings] or None,
+            width=width, height=height, model=chosen.info.name, quality=found.quality, bytes=size, bpp=round(bpp, 5),
             source_bytes=len(source) if isinstance(source, bytes) else source.stat().st_size,
         )  # fmt: skip
         if found.psnr is not None:

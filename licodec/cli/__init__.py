@@ -154,12 +154,12 @@ def _run() -> None:
         sys.exit(141)
     except Exception as error:
         from licodec.cli.common import traceback_wanted
-        from licodec.errors import as_ours
+        from licodec.errors import as_ours, with_options
 
         if hasattr(error, "format_message"):  # the parser's own
             sys.exit(_misused(error))
         if traceback_wanted(sys.argv):
             raise
         problem = as_ours(error)
-        print(f"licodec: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"licodec: {with_options(str(problem))}", file=sys.stderr)
         sys.exit(problem.exit_code)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from licodec.cli.common import MANY, Manner, Options, outcomes, share_of
-from licodec.errors import UsageError
+from licodec.errors import UsageError, with_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,7 +127,7 @@ def bench(
 
     def complain(name: str, reason: str) -> None:
         failing.add(name)
-        print(f"licodec: {places[name]}: {reason}", file=sys.stderr)
+        print(f"licodec: {places[name]}: {with_options(reason)}", file=sys.stderr)
 
     def do(jobs: Iterator[Job]) -> Generator[Outcome, None, None]:
         return outcomes(jobs, task, manner, lambda done, total: None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from licodec.batch.places import Stream
-from licodec.errors import LicodecError, UsageError
+from licodec.errors import LicodecError, UsageError, with_options
 from licodec.weights import network
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _tell(outcome: Outcome, manner: Manner) -> None:
     if outcome.error is not None:
         if manner.verbose >= 2:
             print(outcome.trace, file=sys.stderr, end="")
-        print(f"licodec: {job.source}: {' '.join(str(outcome.error).split())}", file=sys.stderr)
+        print(f"licodec: {job.source}: {with_options(str(outcome.error))}", file=sys.stderr)
     if facts is not None:
         for warning in facts.warnings or ():
             print(f"licodec: {job.source}: warning: {warning}", file=sys.stderr)

@@ -27,7 +27,7 @@ def read(data: bytes, check: Callable[[int, int], None], frame: int | None) -> P
         if frame is None:
             image = several[several.primary_index]
             if len(several) > 1:
-                notes.append(f"has {len(several)} pictures, the main one is taken; choose with --frame")
+                notes.append(f"has {len(several)} pictures, the main one is taken; choose with `frame`")
         elif frame >= len(several):
             raise InputError(f"has {len(several)} pictures, no number {frame}; the first is 0")
         else:

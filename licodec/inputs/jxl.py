@@ -130,7 +130,7 @@ def read(data: bytes, check: Callable[[int, int], None], frame: int | None) -> P
     header = read_header(data)
     check(header.width, header.height)
     if header.animated and frame is None:
-        raise InputError("has several frames; licodec codes still pictures, choose one with --frame 0")
+        raise InputError("has several frames; licodec codes still pictures, choose one with `frame` 0")
     if frame and not header.animated:
         raise InputError(f"has 1 frame, no frame {frame}; the first is 0")
     try:

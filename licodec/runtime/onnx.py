@@ -207,7 +207,7 @@ class OnnxModel:
         except Exception as error:
             if "alloc" not in str(error):
                 raise
-            raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
+            raise OutOfMemoryError("memory does not suffice; use a smaller `tile`") from None
 
     def _tables(self, quality: float) -> dict[str, np.ndarray]:
         names = ["start", "row", "z_rows", *(f"factor{step}" for step in range(self.geometry.steps))]

@@ -79,11 +79,11 @@ def memory_guard() -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError:
-        raise OutOfMemoryError("the GPU's memory does not suffice; use --device cpu or a smaller --tile") from None
+        raise OutOfMemoryError("the GPU's memory does not suffice; use another `device` or a smaller `tile`") from None
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        raise OutOfMemoryError("memory does not suffice; use a smaller --tile") from None
+        raise OutOfMemoryError("memory does not suffice; use a smaller `tile`") from None
 
 
 class _OnDevice(Protocol):

@@ -39,7 +39,7 @@ def find(model: str, quality: int | None) -> Entry:
             return entry
     have = ", ".join(sorted({str(e.quality) for e in known if e.quality}, key=int)) or "none"
     if quality is None:
-        raise UsageError(f"say which quality of {model} with -q; checkpoints are known for: {have}")
+        raise UsageError(f"say which `quality` of {model}; checkpoints are known for: {have}")
     raise WeightsError(f"no checkpoint of {model} at quality {quality} is known to be public; known qualities: {have}")
 
 

@@ -41,7 +41,7 @@ def prepare(path: Path, licence: str | None, report: Path | None) -> Upload:
     if licence in NO_LICENCE:
         raise UsageError(
             f"{path.name}: nothing says that {metadata.model} may be published (licence: {licence or 'unknown'}); "
-            "if you may, say under which with --licence"
+            "if you may, say under which with `licence`"
         )
     known = _known(metadata.model, metadata.quality)
     rate_lambda = metadata.notes.get("rate_lambda")
