@@ -75,7 +75,7 @@ def test_every_runtime_gives_the_same_integers(kind, harsh, reference):
     cases = [(q, *hostile(rng, torch_side.geometry)) for q in (1, 3.37, 7.995, 10)]
     expected = [walked(torch_side, z, symbols, q) for q, z, symbols in cases]
     assert len(np.unique(np.concatenate([case[1].ravel() for case in expected]))) > 20  # of the 64 rows
-    for threads, optimised in ((1, True), (2, True), (4, True), (1, False), (3, False)):
+    for threads, optimised in ((1, None), (1, True), (2, True), (4, True), (1, False), (3, False)):
         model = OnnxModel(weights, graphs_for(weights), threads, optimised)
         for (q, z, symbols), wanted in zip(cases, expected, strict=True):
             assert (model.z_rows(q) == torch_side.z_rows(q)).all()
@@ -184,14 +184,13 @@ def test_little_pictures_take_one_thread_unless_told_otherwise():
     weights = file.read(WEIGHTS)
     free, told = OnnxModel(weights, graphs_for(weights)), OnnxModel(weights, graphs_for(weights), threads=3)
     free.threads = 2  # as on two cores
-    little, large = (np.zeros((1, 3, side, 512), np.float32) for side in (512, 1088))
-    y = np.zeros((1, 448, 32, 32), np.float32)
-    for model, threads in ((free, (1, 2)), (told, (3, 3))):
-        model.analyse(little, 5)
-        model.synthesise(y, 5)
-        assert set(model.loaded) == {("analysis", threads[0]), ("synthesis", threads[0])}
-        model.analyse(large, 5)
-        assert ("analysis", threads[1]) in model.loaded
+    for model, little, large in ((free, 1, 2), (told, 3, 3)):
+        for side in (512, 1088):
+            model.analyse(np.zeros((1, 3, side, 512), np.float32), 5)
+            model.context(np.zeros((1, 64, side // 64, 8), np.int32), 5)
+        made = {tuple(wanted) for wanted in model.loaded if wanted.name != "tables"}
+        analysed = {("analysis", little, True), ("analysis", large, True)}
+        assert made == {*analysed, ("step0", little, False), ("step0", large, True)}
 
 
 def test_tiles_side_by_side_give_the_same_file_and_pixels():

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -27,12 +27,16 @@ from licodec.weights.file import Weights
 if TYPE_CHECKING:
     import onnxruntime
 
+    _Loaded = tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]
+
 INDEX = "graphs.json"
 BYTE, EXACT = 127, 1 << 24  # see layers/integer.py, which imports torch
 SIDE_BY_SIDE = 4  # tiles at once at most: they share the threads well, and each takes some 200 MB
 SMALL = {"tables", "split", "join"}  # graphs that gain nothing from several threads
-LITTLE = 1 << 19  # pixels; with fewer, several threads take a fifth more of the processor than they give back
-REWRITTEN = {"analysis", "hyper", "synthesis"}  # graphs that gain more from ONNX Runtime's optimiser than it takes
+# Of pictures with up to so many pixels several threads take a fifth more of the processor than they give back, and
+# only these graphs gain more from ONNX Runtime's optimiser than it takes.
+LITTLE = 1 << 19
+TRANSFORMS = {"analysis", "hyper", "synthesis"}
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -107,16 +111,26 @@ class OnnxContext:
         return self.model.run("join", **{f"part{step}": part for step, part in enumerate(self.parts)})[0]
 
 
+class _Wanted(NamedTuple):
+    """A session: of a graph, run by so many threads, and rewritten by ONNX Runtime's optimiser or not."""
+
+    name: str
+    threads: int
+    rewritten: bool
+
+
 class OnnxModel:
     """`lite` as graphs and their weights; a graph is loaded when first used (see `licodec.runtime.protocol.Model`)."""
 
-    def __init__(self, weights: Weights, folder: Path, threads: int | None = None, optimised: bool = True) -> None:
+    def __init__(
+        self, weights: Weights, folder: Path, threads: int | None = None, optimised: bool | None = None
+    ) -> None:
         """Take weights and the folder of their configuration's graphs.
 
         Args:
             threads: of ONNX Runtime; None for what `use_threads` was told, and if that is nothing: one for
                 little pictures, else one per core.
-            optimised: let ONNX Runtime rewrite the graphs.
+            optimised: let ONNX Runtime rewrite the graphs; None for where that pays.
         """
         self.path, self.folder, self.optimised = weights.path, folder, optimised
         self.geometry = Geometry(**_index(folder)["facts"])
@@ -124,13 +138,11 @@ class OnnxModel:
         told = threads or settings.threads()
         self.threads = told or _cores()
         self.threads_for_little = told or 1
-        cells = 2 * self.geometry.latent_stride
-        self.strides = {"analysis": 1, "hyper": self.geometry.latent_stride, "synthesis": self.geometry.latent_stride}
-        self.strides |= {f"step{step}": cells for step in range(self.geometry.steps)} | {
-            "step0": self.geometry.hyper_stride
-        }
+        latent = self.geometry.latent_stride
+        self.strides = {f"step{step}": 2 * latent for step in range(self.geometry.steps)}  # of what a graph is given
+        self.strides |= {"analysis": 1, "hyper": latent, "step0": self.geometry.hyper_stride, "synthesis": latent}
         self.side_by_side = min(self.threads, SIDE_BY_SIDE)
-        self.loaded: dict[tuple[str, int], Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]]] = {}
+        self.loaded: dict[_Wanted, Future[_Loaded]] = {}
         self._check_sums()
         self.tables = functools.lru_cache(maxsize=4)(self._tables)
 
@@ -150,33 +162,34 @@ class OnnxModel:
             if (sums + np.abs(bias) >= EXACT).any():
                 raise WeightsError(f"{self.path}: {name} has sums that float32 does not hold exactly")
 
-    def _threads(self, name: str, first: np.ndarray) -> int:
-        """How many threads run a graph, by the size of the picture that its first input stands for."""
+    def _wanted(self, name: str, first: np.ndarray) -> _Wanted:
+        """The session for a graph, by the size of the picture that its first input stands for."""
         if name in SMALL:
-            return 1
-        pixels = math.prod(first.shape[2:]) * self.strides[name] ** 2
-        return self.threads_for_little if pixels <= LITTLE else self.threads
+            return _Wanted(name, 1, bool(self.optimised))
+        little = math.prod(first.shape[2:]) * self.strides[name] ** 2 <= LITTLE
+        rewritten = not little or name in TRANSFORMS if self.optimised is None else self.optimised
+        return _Wanted(name, self.threads_for_little if little else self.threads, rewritten)
 
-    def _load(self, name: str, threads: int) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
+    def _load(self, wanted: _Wanted) -> _Loaded:
         """A session, and those of its inputs that are weights."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = wanted.threads
         options.inter_op_num_threads = 1
-        if not (self.optimised and name in REWRITTEN):
+        if not wanted.rewritten:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # what goes wrong is raised
         options.enable_cpu_mem_arena = False  # it keeps what the largest tile ever took
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want to work too
-        needed = _index(self.folder)["weights"][name]
+        needed = _index(self.folder)["weights"][wanted.name]
         kernels = needed["kernels"]
         arrays = [self._weight(kernel, np.float32) for kernel in kernels]
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
         options.add_external_initializers(kernels, values)
         try:
             session = onnxruntime.InferenceSession(
-                str(self.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+                str(self.folder / f"{wanted.name}.onnx"), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors have no base of their own
             if "alloc" in str(error):
@@ -185,22 +198,22 @@ class OnnxModel:
         fed = [given for given in session.get_inputs() if given.name in needed["inputs"]]
         return session, {given.name: self._weight(given.name, _TYPES[given.type], given.shape) for given in fed}
 
-    def _session(self, name: str, threads: int) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
+    def _session(self, wanted: _Wanted) -> _Loaded:
         """What `_load` gives; of several threads that ask for it first, one loads it and the others wait."""
-        if loaded := self.loaded.get((name, threads)):
+        if loaded := self.loaded.get(wanted):
             return loaded.result()
-        mine: Future[tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]] = Future()
-        if (loaded := self.loaded.setdefault((name, threads), mine)) is mine:
+        mine: Future[_Loaded] = Future()
+        if (loaded := self.loaded.setdefault(wanted, mine)) is mine:
             try:
-                mine.set_result(self._load(name, threads))
+                mine.set_result(self._load(wanted))
             except BaseException as error:
-                del self.loaded[name, threads]  # the next call tries again
+                del self.loaded[wanted]  # the next call tries again
                 mine.set_exception(error)
         return loaded.result()
 
     def run(self, name: str, **inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs of a graph. Raises OutOfMemoryError."""
-        session, weights = self._session(name, self._threads(name, next(iter(inputs.values()))))
+        session, weights = self._session(self._wanted(name, next(iter(inputs.values()))))
         wanted = {given.name for given in session.get_inputs()}
         try:
             return session.run(None, {k: v for k, v in inputs.items() if k in wanted} | weights)
