@@ -122,14 +122,14 @@ class Codec:
         left, top = self._corner(width, height, grid)
         rows, columns = np.arange(box.top, box.bottom) - top, np.arange(box.left, box.right) - left
         within = [np.clip(i, 0, size - 1) for i, size in ((rows, height), (columns, width))]
-        part = picture.pixels[within[0][0] : within[0][-1] + 1, within[1][0] : within[1][-1] + 1]
-        part = part[within[0] - within[0][0]][:, within[1] - within[1][0]]
-        if part.ndim == 2:
-            part = np.repeat(part[:, :, None], 3, 2)
+        cut = picture.pixels[within[0][0] : within[0][-1] + 1, within[1][0] : within[1][-1] + 1]
+        cut = cut[within[0] - within[0][0]][:, within[1] - within[1][0]]
+        if cut.ndim == 2:
+            cut = np.repeat(cut[:, :, None], 3, 2)
         if self.geometry.padding == "centred-zeros":
             outside = ((rows < 0) | (rows >= height))[:, None] | ((columns < 0) | (columns >= width))
-            part[outside] = 0
-        x = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32)
+            cut[outside] = 0
+        x = np.ascontiguousarray(cut.transpose(2, 0, 1)[None], np.float32)
         x /= (1 << picture.bit_depth) - 1
         return x
 
@@ -253,42 +253,42 @@ class Codec:
         """The rows of the padded picture's part `wanted`, a row of tiles at a time."""
         header, quality = parsed.header, parsed.header.quality
         rows = list(grid.rows(wanted))
-        needed = {i for row in rows for _, seen in self._parts(grid, row) for i, _ in grid.touching(seen)}
+        needed = {i for row in rows for _, seen in self._areas(grid, row) for i, _ in grid.touching(seen)}
         latents: dict[Box, np.ndarray] = {}
         done, workers = 0, self.model.side_by_side
 
         def decode(tile: tuple[int, Box]) -> np.ndarray:
             return self._decode_tile(tile[1], parsed.tiles[tile[0]], quality)
 
-        def synthesise(part_and_seen: tuple[Box, Box]) -> np.ndarray:
-            part, seen = part_and_seen
+        def synthesise(area_and_seen: tuple[Box, Box]) -> np.ndarray:
+            area, seen = area_and_seen
             touched = {box: latents[box] for _, box in grid.touching(seen)}
             y_hat = _gather(touched, seen, self.geometry.latent_stride)
-            return self._synthesise(y_hat, seen, part, quality, header.bit_depth)
+            return self._synthesise(y_hat, seen, area, quality, header.bit_depth)
 
         for row in rows:
-            parts = self._parts(grid, row)
-            touched = {tile: None for _, seen in parts for tile in grid.touching(seen) if tile[1] not in latents}
+            areas = self._areas(grid, row)
+            touched = {tile: None for _, seen in areas for tile in grid.touching(seen) if tile[1] not in latents}
             for (_, box), latent in zip(touched, in_order(decode, touched, workers), strict=True):
                 latents[box] = latent
                 done += 1
                 report(done, len(needed))
             pixels = np.empty((row.height, row.width, 3), np.uint16 if header.bit_depth == 16 else np.uint8)
-            for (part, _), made in zip(parts, in_order(synthesise, parts, workers), strict=True):
-                pixels[part.within(row).slices()] = made
+            for (area, _), made in zip(areas, in_order(synthesise, areas, workers), strict=True):
+                pixels[area.within(row).slices()] = made
             latents = {box: y for box, y in latents.items() if box.bottom + grid.overlap > row.bottom}
             yield np.rint(pixels.mean(2, dtype=np.float32)).astype(pixels.dtype) if header.grey else pixels
 
-    def _parts(self, grid: Grid, row: Box) -> list[tuple[Box, Box]]:
+    def _areas(self, grid: Grid, row: Box) -> list[tuple[Box, Box]]:
         """The tiles' parts of a row of pixels, each with what g_s must see to give it.
 
         That is the tile and its overlap; less, if the overlap is all that g_s can see.
         """
-        parts = [(box, part) for _, box in grid.touching(row) if (part := box.common(row))]
+        areas = [(box, area) for _, box in grid.touching(row) if (area := box.common(row))]
         if not self.geometry.overlap_is_all:
-            return [(part, grid.grown(box)) for box, part in parts]
+            return [(area, grid.grown(box)) for box, area in areas]
         margin = grid.overlap or self.geometry.overlap
-        return [(part, part.snapped(self.geometry.stride).grown(margin, grid.height, grid.width)) for _, part in parts]
+        return [(area, area.snapped(self.geometry.stride).grown(margin, grid.height, grid.width)) for _, area in areas]
 
     @_memory_guard()
     def _decode_tile(self, box: Box, payload: bytes, quality: float) -> np.ndarray:
@@ -300,9 +300,9 @@ class Codec:
             raise CorruptError(f"tile at {box.left},{box.top}: {error}") from None
 
     @_memory_guard()
-    def _synthesise(self, y_hat: np.ndarray, seen: Box, part: Box, quality: float, bit_depth: int) -> np.ndarray:
-        """Pixels [h, w, 3] of `part`, from the latent of `seen`."""
-        x = self.model.synthesise(y_hat, quality)[(0, ..., *part.within(seen).slices())]
+    def _synthesise(self, y_hat: np.ndarray, seen: Box, area: Box, quality: float, bit_depth: int) -> np.ndarray:
+        """Pixels [h, w, 3] of `area`, from the latent of `seen`."""
+        x = self.model.synthesise(y_hat, quality)[(0, ..., *area.within(seen).slices())]
         full, samples = (65535, np.uint16) if bit_depth == 16 else (255, np.uint8)
         x = np.fmax(np.fmin(x, 1), 0)  # unlike clip they make something even of NaN, as untrained weights give
         x *= full

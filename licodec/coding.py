@@ -85,7 +85,7 @@ def encode_latent(
         return symbols
 
     walk(model, z_symbols, quality, code)
-    payload = encoder.check.to_bytes(CHECK_BYTES, "little") + encoder.finish()
+    payload = encoder.check.to_bytes(CHECK_BYTES, "little") + encoder.stream()
     return Coded(payload, encoder.bits())
 
 
@@ -108,7 +108,7 @@ def decode_latent(
 
         z_symbols = read(_z_rows(model, quality, z_shape)[None], tables.z)
         y_hat = walk(model, z_symbols, quality, lambda step, mean, rows: read(rows, tables.y)).y_hat()
-        decoder.finish()
+        decoder.expect_end()
     except StreamError as error:
         raise CorruptError(f"the decoder is out of step with the encoder ({error})") from None
     if decoder.check != check:

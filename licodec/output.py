@@ -145,9 +145,9 @@ def _write_png(decoding: Decoding, file: BinaryIO) -> None:
             band = np.dstack([band, alpha[top : top + len(band)]])
         top += len(band)
         for first in range(0, len(band), ROWS):
-            part = band[first : first + ROWS]
-            rows = np.ascontiguousarray(part, ">u2" if decoding.bit_depth == 16 else np.uint8).view(np.uint8)
-            rows = rows.reshape(len(part), -1)
+            piece = band[first : first + ROWS]
+            rows = np.ascontiguousarray(piece, ">u2" if decoding.bit_depth == 16 else np.uint8).view(np.uint8)
+            rows = rows.reshape(len(piece), -1)
             if data := deflate.compress(_filtered(rows, above, step).data):
                 file.write(_chunk(b"IDAT", data))
             above = rows[-1]

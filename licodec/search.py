@@ -194,7 +194,7 @@ def pixel_psnr(decoded: np.ndarray, original: np.ndarray) -> float:
     """PSNR in dB of two pictures of the same type, uint8 or uint16, over all samples; infinite if equal."""
     total = 0.0
     for rows in range(0, len(original), 256):  # in strips: pictures may be large
-        part = decoded[rows : rows + 256].astype(np.float64) - original[rows : rows + 256]
-        total += float((part * part).sum())
+        error = decoded[rows : rows + 256].astype(np.float64) - original[rows : rows + 256]
+        total += float((error * error).sum())
     peak = np.iinfo(original.dtype).max
     return 10 * math.log10(peak**2 * original.size / total) if total else math.inf

@@ -34,7 +34,7 @@ def test_stream_is_as_small_as_its_entropy():
     symbols, rows = sample(200_000)
     encoder = Encoder()
     encoder.push(symbols, rows, TABLES)
-    assert 8 * len(encoder.finish()) == pytest.approx(encoder.bits(), rel=3e-4)
+    assert 8 * len(encoder.stream()) == pytest.approx(encoder.bits(), rel=3e-4)
     wide = SCALES[rows] > 2  # where the entropy of integers is the differential one
     entropy = np.log2(SCALES[rows][wide] * np.sqrt(2 * np.pi * np.e)).sum()
     encoder = Encoder()
@@ -54,10 +54,10 @@ def test_round_trip_of_any_groups(groups):
     arrays = [np.array(g, np.int64).reshape(-1, 2) for g in groups]
     for group in arrays:
         encoder.push(np.clip(group[:, 0], -(2**30), 2**30), group[:, 1], TABLES)
-    decoder = Decoder(encoder.finish())
+    decoder = Decoder(encoder.stream())
     for group in arrays:
         assert (decoder.pop(group[:, 1], TABLES) == np.clip(group[:, 0], -(2**30), 2**30)).all()
-    decoder.finish()
+    decoder.expect_end()
     assert decoder.check == encoder.check
 
 
@@ -66,7 +66,7 @@ def test_wrong_row_is_noticed():
     encoder = Encoder()
     encoder.push(symbols, rows, TABLES)
     rows[77] = (rows[77] + 1) % 64
-    decoder = Decoder(encoder.finish())
+    decoder = Decoder(encoder.stream())
     decoder.pop(rows, TABLES)
     assert decoder.check != encoder.check
 
@@ -79,7 +79,7 @@ def test_arbitrary_bytes_never_crash():
             try:
                 decoder = Decoder(rng.bytes(size))
                 decoder.pop(rows, TABLES)
-                decoder.finish()
+                decoder.expect_end()
             except StreamError:
                 continue
 

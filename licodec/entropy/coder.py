@@ -113,7 +113,7 @@ class _Group:
 
 
 class Encoder(_Checksum):
-    """Gathers groups; `finish` writes them."""
+    """Gathers groups; `stream` writes them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Encoder(_Checksum):
         """Ideal code length of what was pushed, in bits; escaped values count their bits too."""
         return sum(group.bits() for group in self.groups)
 
-    def finish(self) -> bytes:
+    def stream(self) -> bytes:
         """The stream of all groups."""
         coder = AnsCoder()
         for group in reversed(self.groups):
@@ -154,7 +154,7 @@ class Decoder(_Checksum):
     def pop(self, rows: np.ndarray, tables: Tables) -> np.ndarray:
         """The next group, int32 [n], given its rows [n] (each in the range of `tables`).
 
-        Wrong rows or damaged bytes give wrong integers, not an error; `finish`
+        Wrong rows or damaged bytes give wrong integers, not an error; `expect_end`
         and the checksum tell. Raises StreamError where no encoder could be.
         """
         rows = rows.astype(np.uint16).ravel()
@@ -186,7 +186,7 @@ class Decoder(_Checksum):
             raise StreamError("an escaped value is out of range")
         return values
 
-    def finish(self) -> None:
+    def expect_end(self) -> None:
         """Raises StreamError unless all bytes have been used up."""
         if not self.coder.is_empty():
             raise StreamError("data is left over behind the last symbol")

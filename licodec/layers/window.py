@@ -89,10 +89,10 @@ class WindowAttention(nn.Module):
         out = qkv.new_empty(*qkv.shape[:4], dim)
         ends = ((slice(-1), False), (slice(-1, None), True))
         for (rows, last_row), (columns, last_column) in itertools.product(ends, ends):
-            part = qkv[:, rows, columns]
-            if part.numel():
+            group = qkv[:, rows, columns]
+            if group.numel():
                 mask = self._mask(last_row, last_column).to(bias)
-                out[:, rows, columns] = self._scaled_dot_product(part, bias + mask)
+                out[:, rows, columns] = self._scaled_dot_product(group, bias + mask)
         return out
 
     def _scaled_dot_product(self, qkv: Tensor, bias: Tensor) -> Tensor:

@@ -108,8 +108,8 @@ def save(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     tensors["thresholds"] = torch.from_numpy(thresholds.copy())
     for name, table in tables.items():
-        for part in ("minima", "lengths", "frequencies"):
-            tensors[f"tables.{name}.{part}"] = torch.from_numpy(getattr(table, part))
+        for column in ("minima", "lengths", "frequencies"):
+            tensors[f"tables.{name}.{column}"] = torch.from_numpy(getattr(table, column))
     mark = fingerprint({key: tensor.numpy() for key, tensor in tensors.items()})
     with beside(path) as temporary:
         save_file(tensors, temporary, metadata.to_strings(mark))
@@ -178,4 +178,4 @@ def read(path: Path) -> Weights:
 def _tables(tensors: dict[str, np.ndarray], name: str) -> Tables:
     from licodec.entropy.tables import Tables
 
-    return Tables(*(tensors[f"tables.{name}.{part}"] for part in ("minima", "lengths", "frequencies")))
+    return Tables(*(tensors[f"tables.{name}.{column}"] for column in ("minima", "lengths", "frequencies")))
