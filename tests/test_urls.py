@@ -196,7 +196,7 @@ def test_members_of_archives(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])
-def test_members_of_tar_files(tmp_path, mode):
+def test_members_of_tar_files(tmp_path, web, mode):
     """Members called ./x, as `tar cf x.tar .` makes them, in an order of their own; a name that says nothing."""
     path = tmp_path / "photos.archive"
     names = ["./deep/b.png", "./a.png", "./deep/a.png", "./a.jpg", "./.hidden.png", "./c.mov"]
@@ -216,7 +216,8 @@ def test_members_of_tar_files(tmp_path, mode):
     assert made == same and {str(name) for name in made} == {"deep/b.lic", "deep/a.lic", "a.png.lic", "a.jpg.lic"}
     order = [line.split(b" -> ")[0] for line in result.stderr.splitlines()[:4]]
     assert {order[0], order[1]} < {f"tar://{name}::{path}".encode() for name in ("deep/b.png", "a.png", "a.jpg")}
-    assert licodec("encode", f"tar://deep/a.png::{path}", "-o", tmp_path / "one.lic").returncode == 0
+    web.files["/photos"] = path.read_bytes()
+    assert licodec("encode", f"tar://deep/a.png::{web.url}/photos", "-o", tmp_path / "one.lic").returncode == 0
     assert (tmp_path / "one.lic").read_bytes() == (tmp_path / "same/deep/a.lic").read_bytes()
 
 

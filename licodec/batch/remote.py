@@ -25,6 +25,7 @@ CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # a server that says nothing for so long hangs
 TRIES = 6  # of a request that the server could not answer now
 ARCHIVES_KEPT = 4
+ARCHIVE_BLOCK = 1 << 20  # bytes read ahead; the list of a tar file's members lies all over it
 LONGEST = 300  # letters of what a server says
 PAUSE = 0.5  # seconds before the second try; twice as long before each next one
 # there one put is whole or not there at all; elsewhere a file is written beside and renamed
@@ -141,7 +142,7 @@ class NotThere(InputError):
 def _archive(kind: str, place: str, protocols: tuple[str, ...]) -> AbstractFileSystem:
     """Of an archive at a path or URL. Raises InputError, and what fsspec does."""
     fs, path = _file_system(place, protocols)
-    return archives.opened(kind, fs.open(path, "rb"), place)
+    return archives.opened(kind, fs.open(path, "rb", block_size=ARCHIVE_BLOCK), place)
 
 
 def _file_system(url: str, protocols: tuple[str, ...]) -> tuple[AbstractFileSystem, str]:

@@ -36,7 +36,7 @@ def bench(
     against: list[str] = typer.Option(
         [],
         "--against",
-        help="Rivals: jpeg,webp,avif,jxl,jpeg2000, also tuned, or a command (see below). May be repeated.",
+        help="Rivals: jpeg,webp,avif,jxl,jpeg2000, also tuned, or a command (see above). May be repeated.",
     ),
     anchor: list[str] = typer.Option(
         [], "--anchor", help="Curves that BD-rates are against. May be repeated. [default: all rivals, else the first]"
@@ -54,7 +54,7 @@ def bench(
         "--jobs",
         min=1,
         rich_help_panel=MANY,
-        help="Processes that measure side by side, see below. [default: 1; with --ray, what the cluster has room for]",
+        help="Processes that measure side by side, see above. [default: 1; with --ray, what the cluster has room for]",
     ),
     ray: str | None = Options.ray,
     crops: int = typer.Option(8, "--crops", min=0, help="Pictures to show side by side, the worst and the best."),
