@@ -93,7 +93,7 @@ def test_the_benchmark_outlives_a_node(cluster, tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(4):
         Image.fromarray(render(120, 90, number)).save(tmp_path / "in" / f"{number}.png")
-    words = ["-q", "2,5,8", "--against", "jpeg", "--metrics", "psnr", "--crops", "1", "-j", "1"]
+    words = ["-q", "2,5,8", "--against", "jpeg", "--metrics", "psnr", "--crops", "0", "-j", "1"]
     command = [sys.executable, "-m", "licodec", "bench", tmp_path / "in", *words, "-o"]
     there = subprocess.Popen(
         [*command, tmp_path / "a", "--ray", cluster.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

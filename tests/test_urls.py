@@ -260,6 +260,15 @@ def test_nothing_is_begun_if_the_output_cannot_be_written(tmp_path):
             plan([tmp_path / "a.png", tmp_path / "a.png"], out, {".png"}, ".lic")
 
 
+def test_a_report_that_cannot_be_written_is_said_first(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    for url, word in (("https://127.0.0.1:9/run.jsonl", "cannot be written to"), ("nope://x/r.jsonl", "nope")):
+        result = licodec("encode", tmp_path / "a.png", "-o", tmp_path / "a.lic", "--report", url)
+        said = result.stderr.decode()
+        assert result.returncode == 2 and said.count("\n") == 1 and word in said
+        assert not (tmp_path / "a.lic").exists()
+
+
 def test_a_web_servers_folder_and_what_a_server_says(web):
     """Pages that link to pictures; a server that has no such file, is busy, or is not there, are told apart."""
     web.files["/p/"] = b'<a href="/p/x.png">x</a> <a href="q/">more</a> <a href="/">up</a>'

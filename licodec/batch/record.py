@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from licodec.batch.facts import Facts, LicFacts
 from licodec.batch.jobs import Job
-from licodec.batch.place import Place
+from licodec.batch.place import Place, naming
 from licodec.batch.places import Local
 from licodec.errors import InputError, LicodecError, with_options
 
@@ -79,7 +79,9 @@ class Report:
 
     def __init__(self, place: Place, resume: bool, force: bool) -> None:
         """Raises InputError if it is there and neither resumed nor overwritten."""
-        there = place.exists()
+        with naming(place):
+            place.check_writable()
+            there = place.exists()
         if there and not (resume or force):
             raise InputError(f"{place} exists; -f overwrites it, --resume continues it")
         self.place = place
@@ -104,7 +106,8 @@ class Report:
         self._write(totals.document())
         if not isinstance(self.place, Local):
             self.file.seek(0)
-            self.place.write(self.file.read().encode(), force=True)
+            with naming(self.place):
+                self.place.write(self.file.read().encode(), force=True)
         self.file.close()
 
     def _write(self, row: dict[str, Any]) -> None:
