@@ -26,6 +26,7 @@ import pytest
 from conftest import licodec, render
 from PIL import Image
 
+from licodec import files
 from licodec.batch import remote
 from licodec.batch.jobs import plan
 from licodec.batch.places import Local, of
@@ -267,6 +268,25 @@ def test_a_report_that_cannot_be_written_is_said_first(tmp_path):
         said = result.stderr.decode()
         assert result.returncode == 2 and said.count("\n") == 1 and word in said
         assert not (tmp_path / "a.lic").exists()
+
+
+def test_file_systems_that_rename_keep_whole_files_and_no_others(tmp_path, monkeypatch):
+    """Beside and renamed; what a failed write leaves goes at once, what a killed process left with the next."""
+    import fsspec
+
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = files.temporary_name("y.lic")
+    left = mine.replace(f"-{os.getpid()}.", f"-{ended.pid}.")
+    for name in (left, mine, ".other.tmp"):
+        (tmp_path / name).touch()
+    place = of(f"local://{tmp_path}/x.lic")
+    place.write(b"whole", force=False)
+    assert place.read() == b"whole" and {p.name for p in tmp_path.iterdir()} == {"x.lic", mine, ".other.tmp"}
+    monkeypatch.setattr(type(fsspec.filesystem("local")), "mv", lambda *_: 1 / 0)
+    with pytest.raises(InputError, match="division"):
+        place.write(b"more", force=True)
+    assert place.read() == b"whole" and len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_web_servers_folder_and_what_a_server_says(web):
