@@ -123,10 +123,12 @@ class Codec:
         rows, columns = np.arange(box.top, box.bottom) - top, np.arange(box.left, box.right) - left
         within = [np.clip(i, 0, size - 1) for i, size in ((rows, height), (columns, width))]
         cut = picture.pixels[within[0][0] : within[0][-1] + 1, within[1][0] : within[1][-1] + 1]
-        cut = cut[within[0] - within[0][0]][:, within[1] - within[1][0]]
+        beyond = cut.shape[:2] != (len(rows), len(columns))
+        if beyond:
+            cut = cut[within[0] - within[0][0]][:, within[1] - within[1][0]]
         if cut.ndim == 2:
             cut = np.repeat(cut[:, :, None], 3, 2)
-        if self.geometry.padding == "centred-zeros":
+        if beyond and self.geometry.padding == "centred-zeros":
             outside = ((rows < 0) | (rows >= height))[:, None] | ((columns < 0) | (columns >= width))
             cut[outside] = 0
         x = np.ascontiguousarray(cut.transpose(2, 0, 1)[None], np.float32)
