@@ -10,9 +10,15 @@ licodec.errors                              # what can go wrong
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from licodec import errors
 from licodec.api import Codec, decode, decode_array, encode, info, load
+
+if TYPE_CHECKING:
+    from licodec.models import ModelsPackage
+
+    models: ModelsPackage
 
 __version__ = "0.1.0"
 __all__ = ["Codec", "__version__", "decode", "decode_array", "encode", "errors", "info", "load", "models"]

@@ -30,6 +30,16 @@ def test_types(tmp_path):
     assert settings["strict"] and not any(
         name.startswith("licodec") for o in settings["overrides"] for name in o["module"]
     )
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import licodec\n"
+        "data: bytes = licodec.encode('a.png', quality=4, verify=True)\n"
+        "rate: float = licodec.info(data)['bpp']\n"
+        "paths: list[str] = licodec.models()[0]['paths']\n"
+        "licodec.load('lite').encode('a.png', qualty=3)\n"
+    )
+    result = subprocess.run([*words, program], capture_output=True, text=True, cwd=ROOT)
+    assert re.findall(r"program.py:(\d+): error", result.stdout) == ["5"], result.stdout + result.stderr
     assert not [path for path in ROOT.glob("licodec/**/*.py") if "type: ignore" in path.read_text(encoding="utf-8")]
 
 

@@ -147,7 +147,7 @@ def model_info(name: str) -> ModelInfo:
         raise UsageError(f"unknown model {name!r}; known: {', '.join(MODELS)} (see `licodec models`)") from None
 
 
-class _Callable(ModuleType):
+class ModelsPackage(ModuleType):
     """`licodec.models()` lists the models, `licodec.models.MODELS` is the registry: both names are the package's."""
 
     def __call__(self) -> list[Listed]:
@@ -157,4 +157,4 @@ class _Callable(ModuleType):
         return listing(MODELS.values())
 
 
-sys.modules[__name__].__class__ = _Callable
+sys.modules[__name__].__class__ = ModelsPackage
