@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from licodec.models.base import gaussian_bits, squared_error
+from licodec.models.base import gaussian_bits, luma_weighted_error
 from licodec.models.lite import Lite
 from licodec.runtime.torch import TorchModel, has_bf16, memory_guard
 from licodec.ssimulacra2 import Reference
@@ -163,7 +163,7 @@ def refine(
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
             x_hat = model.synthesise(whole, quality)
         x_hat = x_hat[..., rows, columns].float()
-        cost = weight[0] * squared_error(x_hat, target) + weight[1] * (100 - reference.score(x_hat))
+        cost = weight[0] * luma_weighted_error(x_hat, target) + weight[1] * (100 - reference.score(x_hat))
         cost = OVERWEIGHT * cost.sum() * target.shape[-1] * target.shape[-2]
         return torch.autograd.grad(cost, latent)[0]
 

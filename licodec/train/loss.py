@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from licodec.models.base import squared_error
+from licodec.models.base import luma_weighted_error, squared_error
 from licodec.ssimulacra2 import ssimulacra2
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, qualit
     """The loss of a batch.
 
     Of a variable-rate model each picture has the lambda (and mu) of its quality:
-    bpp + share * lambda * 255^2 MSE + (1 - share) * mu * (100 - SSIMULACRA 2). Its
-    loss grows with lambda, so a weight of lambda**-0.4 keeps the high rates
-    from drowning the low ones: BD-rate counts relative savings.
+    bpp + share * lambda * error + (1 - share) * mu * (100 - SSIMULACRA 2), where
+    the error is `luma_weighted_error`, or bpp + lambda * 255^2 MSE. Its loss grows
+    with lambda, so a weight of lambda**-0.4 keeps the high rates from drowning the
+    low ones: BD-rate counts relative savings.
 
     Raises ValueError if the configuration lacks what the model needs.
     """
@@ -59,7 +60,8 @@ def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, qualit
         total = (rate_weight * bpp + distortion_weight * distortion(x_hat, x, config.metric)).mean()
     else:
         share = config.mse_share if config.metric == "ssimulacra2" else 1.0
-        cost = share * lambdas * squared_error(x_hat, x)
+        error = luma_weighted_error if share < 1 else squared_error
+        cost = share * lambdas * error(x_hat, x)
         if share < 1:
             mus, scores = model.rate_mu(quality), ssimulacra2(x_hat, x)
             if mus is None:
