@@ -12,7 +12,7 @@ import torch
 from conftest import licodec, render
 from PIL import Image
 
-from licodec.models.base import Estimate
+from licodec.models.base import COLOUR_WEIGHT, LUMA, Estimate, luma_weighted_error, squared_error
 from licodec.models.lite import Lite, LiteConfig, rate_lambda
 from licodec.ssimulacra2 import ssimulacra2
 from licodec.train.config import TrainConfig
@@ -98,6 +98,14 @@ def test_the_loss_mixes_both_distortions():
     assert found[0.3].ssimulacra2 == pytest.approx(ssimulacra2(x_hat, x).item())
     found[0.3].total.backward()
     assert float(x_hat.grad.abs().sum()) > 0
+
+
+def test_errors_of_colour_weigh_less():
+    x = torch.full((1, 3, 8, 8), 0.5)
+    grey, of_luma = x + 0.1, torch.tensor(LUMA)
+    colour = x + 0.1 * torch.tensor([of_luma[1], -of_luma[0], 0.0])[None, :, None, None]  # of equal luma
+    assert luma_weighted_error(grey, x).item() == pytest.approx(squared_error(grey, x).item())
+    assert luma_weighted_error(colour, x).item() == pytest.approx(COLOUR_WEIGHT * squared_error(colour, x).item())
 
 
 def test_schedule():

@@ -43,9 +43,9 @@ def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, qualit
 
     Of a variable-rate model each picture has the lambda (and mu) of its quality:
     bpp + share * lambda * error + (1 - share) * mu * (100 - SSIMULACRA 2), where
-    the error is `luma_weighted_error`, or bpp + lambda * 255^2 MSE. Its loss grows
-    with lambda, so a weight of lambda**-0.4 keeps the high rates from drowning the
-    low ones: BD-rate counts relative savings.
+    the error is `luma_weighted_error`; trained for MSE, bpp + lambda * 255^2 MSE. Its
+    loss grows with lambda, so a weight of lambda**-0.4 keeps the high rates from
+    drowning the low ones: BD-rate counts relative savings.
 
     Raises ValueError if the configuration lacks what the model needs.
     """
@@ -59,8 +59,8 @@ def training_loss(model: CompressionModel, estimate: Estimate, x: Tensor, qualit
         rate_weight, distortion_weight = model.loss_weights(config.rate_lambda)
         total = (rate_weight * bpp + distortion_weight * distortion(x_hat, x, config.metric)).mean()
     else:
-        share = config.mse_share if config.metric == "ssimulacra2" else 1.0
-        error = luma_weighted_error if share < 1 else squared_error
+        perceived = config.metric == "ssimulacra2"
+        share, error = (config.mse_share, luma_weighted_error) if perceived else (1.0, squared_error)
         cost = share * lambdas * error(x_hat, x)
         if share < 1:
             mus, scores = model.rate_mu(quality), ssimulacra2(x_hat, x)
