@@ -1,4 +1,4 @@
-"""Decoded pictures as files: PNG and PNM strip by band, the other formats through Pillow.
+"""Decoded pictures as files: PNG and PNM band by band, the other formats through Pillow.
 
 PNG is written here because Pillow needs all pixels at once and has no mode for
 colour of 16 bits.
