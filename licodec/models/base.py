@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SCALE_MIN = 0.11  # lower bound of a Gaussian's scale, as in Balle et al. 2018 and all successors
 LIKELIHOOD_MIN = 1e-9
 LUMA = (0.299, 0.587, 0.114)  # of R, G and B, BT.601
-COLOUR_WEIGHT = 0.3
+COLOUR_WEIGHT = 0.55
 
 
 class Context(Protocol):
@@ -299,7 +299,7 @@ def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def luma_weighted_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """The same, [B], where errors of colour count 0.3 times: eyes see them less. Grey ones count in full."""
+    """The same, [B], where errors of colour count 0.55 times: eyes see them less. Grey ones count in full."""
     error = x_hat - x
     luma = torch.einsum("bchw,c->bhw", error, error.new_tensor(LUMA)).square().flatten(1).mean(1)
     return COLOUR_WEIGHT * squared_error(x_hat, x) + (1 - COLOUR_WEIGHT) * 255**2 * luma
