@@ -30,7 +30,9 @@ def encode(
         "--effort",
         min=1,
         max=9,
-        help="1 (fast) to 9 (slow): how long lite's encoder searches for cheaper symbols. Needs torch from 2 on.",
+        help="1 (fast) to 9 (slow): how long lite's encoder searches for cheaper symbols. At equal SSIMULACRA 2, "
+        "3 saves 9 % and takes 0.7 s more for 768x512 pixels (on a core with bf16), 7 saves 12 % and takes 3.5 s. "
+        "Loads torch from 2 on.",
     ),
     verify: bool = typer.Option(False, "--verify", help="Decode in memory and compare before writing."),
     force: bool = Options.force,
